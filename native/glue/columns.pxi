@@ -1,0 +1,126 @@
+# How do rows of a fixed width arrive in one array, without an object for each?
+#
+# Used by receive_many when every partition of the reader has the same dtype. The core copies values straight into a
+# fresh numpy array; keys go to the chunk, one record beside each row.
+
+cdef _Chunk fill_columns(_Feed self, size_t wanted):
+    """Up to `wanted` rows of the partitions in turn; more when a single batch has more."""
+    cdef _Chunk chunk = None
+    cdef uint32_t k, i, first = self.turn
+    cdef size_t room = available(self, wanted), need = 0
+    cdef int code
+    if room == 0:
+        # Nothing to read, as far as the tails say: the other way finds out whether something is wrong.
+        return self.fill(wanted, NEXT_BYTES)
+    for k in range(self.count):
+        i = (first + k) % self.count
+        if self.entries[i].paused or self.entries[i].finished:
+            continue
+        if chunk is None:
+            chunk = column_chunk(self, room)
+        code = read_columns(self, i, chunk, room, &need)
+        if code == TL_ETOOLARGE and chunk.row_count == 0:
+            room = need
+            chunk = column_chunk(self, room)
+            code = read_columns(self, i, chunk, room, &need)
+        if code < 0:
+            self.turn = i
+            break
+        if chunk.row_count >= room:
+            self.turn = (i + 1) % self.count
+            break
+    return chunk if chunk is not None else self.fill(wanted, NEXT_BYTES)
+
+
+cdef size_t available(_Feed self, size_t wanted) except? 0:
+    """At most how many of `wanted` rows there are to read."""
+    cdef uint32_t i
+    cdef tl_bounds bounds
+    cdef tl_error err
+    cdef int64_t found = 0
+    for i in range(self.count):
+        if self.entries[i].paused or self.entries[i].finished:
+            continue
+        if tl_partition_bounds(self.entries[i].native, &bounds, &err) < 0:
+            return 0
+        if self.entries[i].cursor.offset < bounds.log_start:
+            return 0
+        found += bounds.log_end - self.entries[i].cursor.offset
+    return <size_t>max(min(found, <int64_t>wanted), 0)
+
+
+cdef _Chunk column_chunk(_Feed self, size_t room):
+    cdef _Chunk chunk = new_chunk()
+    chunk.reader = self.serial
+    chunk.use_rows(numpy().empty(room, self.dtype), int64_array(<Py_ssize_t>room), int64_array(<Py_ssize_t>room), 0)
+    return chunk
+
+
+cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t *need) except -2:
+    """Adds rows of one partition: 1 when there may be more, 0 at its end; TL_ETOOLARGE when its next batch does not fit
+    (*need rows); -1 as in read_entry."""
+    cdef _Entry *entry = &self.entries[i]
+    cdef tl_cursor before
+    cdef size_t had = chunk.row_count, taken = 0, row_bytes = self.row_bytes, kept
+    cdef _View view = view_of(chunk.rows.view("u1"))
+    cdef uint8_t *rows = <uint8_t *>view.at()
+    cdef int64_t *offsets = <int64_t *>chunk.row_offset_at
+    cdef int64_t *timestamps = <int64_t *>chunk.row_timestamp_at
+    cdef tl_chunk *keys = &chunk.c
+    cdef tl_read_end end
+    cdef tl_error err
+    cdef int code
+    entry.seen = tl_partition_tail(entry.native)
+    chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i)
+    while True:
+        before = entry.cursor
+        kept = keys.count
+        end.skipped_to = -1
+        with nogil:
+            code = tl_partition_read_rows(
+                entry.native, &entry.cursor, row_bytes, rows + chunk.row_count * row_bytes, room - chunk.row_count,
+                offsets + chunk.row_count, timestamps + chunk.row_count, keys, &taken, need, self.flags, &end, &err)
+        keys.count = kept + taken  # keys of a batch that failed half way
+        if code == TL_ETOOLARGE and need[0] > 0:
+            entry.cursor = before
+            if chunk.row_count == 0:
+                return TL_ETOOLARGE
+            room = chunk.row_count
+            break
+        if code < 0:
+            return self.failed(i, code, &err, end.skipped_to, chunk.row_count > 0)
+        chunk.row_count += taken
+        if not end.compressed:
+            break
+        self.unpack(i, chunk, &end, before, keys.count)
+        code = spread_records(self, i, chunk, kept, room)
+        if chunk.row_count >= room:
+            break
+    if entry.stop >= 0:
+        while chunk.row_count > had and offsets[chunk.row_count - 1] >= entry.stop:
+            chunk.row_count -= 1
+        keys.count = chunk.row_count
+        self.note_stop(entry)
+    return 1 if chunk.row_count >= room else 0
+
+
+cdef int spread_records(_Feed self, uint32_t i, _Chunk chunk, size_t first, size_t room) except -1:
+    """Copies the values of unpacked records first .. to the columns. The core has made sure that they fit."""
+    cdef size_t k, row_bytes = self.row_bytes
+    cdef tl_record *record
+    cdef uint8_t *rows = <uint8_t *>data_of(chunk.rows.view("u1"))
+    for k in range(first, chunk.c.count):
+        record = &chunk.c.records[k]
+        if record.value_bytes != <int64_t>row_bytes or k >= room:
+            chunk.c.count = first
+            self.entries[i].cursor.offset = record.offset
+            self.entries[i].cursor.located = False
+            raise DecodeError(
+                f"the message at offset {record.offset} of partition {self.entries[i].number} has "
+                f"{max(record.value_bytes, 0)} bytes, but rows of {self.shareds[i].name!r} have {row_bytes}; seek over "
+                f"it, or open the channel as bytes")
+        memcpy(rows + k * row_bytes, chunk.c.bytes + record.value_at, row_bytes)
+        (<int64_t *>chunk.row_offset_at)[k] = record.offset
+        (<int64_t *>chunk.row_timestamp_at)[k] = record.timestamp_ms
+    chunk.row_count = chunk.c.count
+    return 0

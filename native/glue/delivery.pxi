@@ -1,0 +1,169 @@
+# What has been handed over, who may commit it, and when is it committed?
+#
+# Leases: one slot of the table of committed offsets for each partition, claimed by compare-and-swap; a commit with a
+# lease that was taken over is refused (Fenced). What was handed over is owed until it is committed. One thread at a time.
+
+cdef enum:
+    AT_LEAST_ONCE = 0  # commit when the next is asked for
+    AT_MOST_ONCE = 1   # commit before handing over
+    MANUAL = 2         # commit() only
+    NO_GROUP = 3
+
+cdef tuple _MODES = ("at-least-once", "at-most-once", "manual", "none")
+
+
+cdef class _Delivery(_Feed):
+    cdef str group
+    cdef list channel_ids     # by entry
+    cdef int mode
+    cdef tl_offsets *table
+    cdef tl_owner me
+    cdef uint32_t *owing      # entries with something owed
+    cdef uint32_t owing_count
+
+    def __dealloc__(self):
+        self.release_leases()
+        tl_os.free(self.owing)
+
+    cdef int begin_delivery(self, str group, object channel_ids, str mode) except -1:
+        if mode not in _MODES:
+            raise ValueError(f"the mode {mode!r} does not exist: use one of {', '.join(_MODES)}")
+        self.mode = _MODES.index(mode)
+        if (group is None) != (self.mode == NO_GROUP):
+            raise ValueError(f"mode {mode!r} with group {group!r}: a group needs another mode than 'none', and only it")
+        self.group = group
+        self.channel_ids = [_channel_id(channel_id) for channel_id in channel_ids]
+        if len(self.channel_ids) != self.count:
+            raise ValueError(f"{len(self.channel_ids)} channel ids for {self.count} partitions: give one for each")
+        self.owing = <uint32_t *>take(self.count, sizeof(uint32_t))
+        self.table = tl_store_offsets(self.store.open_native())
+        self.me = tl_store_owner(self.store.native)
+        return 0
+
+    # --- leases ---
+
+    cdef int claim(self, uint32_t i, int64_t until_ns) except -1:
+        """Takes the lease of one partition once its owner has released it or died. Raises Locked with the holder."""
+        cdef _Entry *entry = &self.entries[i]
+        cdef tl_store *native = self.store.open_native()
+        cdef tl_offset_word word
+        cdef int64_t time_ms = 0, part = 1_000_000, now
+        cdef tl_error err
+        cdef int code
+        cdef bint free
+        find_offset_slot(self.store, self.group, self.channel_ids[i], entry.number, True, &entry.slot)
+        while True:
+            code = tl_offsets_read(self.table, entry.slot, &word, &time_ms)
+            if code < 0:
+                self.store.fail_slot(code, entry.slot)
+            free = word.owner == 0
+            if not free and word.owner != self.me:
+                with nogil:
+                    free = not tl_store_owner_alive(native, word.owner)
+            if free:
+                code = tl_offsets_claim(self.table, entry.slot, word, self.me, &entry.epoch)
+                if code >= 0:
+                    entry.leased = True
+                    return 0
+                if code != TL_EAGAIN:
+                    self.store.fail_slot(code, entry.slot)
+                continue
+            now = tl_os.monotonic_ns()
+            if now >= until_ns:
+                fail_plain(TL_ELOCKED, f"partition {entry.number} of {self.shareds[i].name!r} is being read for the "
+                           f"group {self.group!r}", lease_holder(self.store, entry.slot))
+            part = min(part * 2, 50_000_000, until_ns - now)
+            with nogil:
+                code = tl_store_wait(native, self.waited, self.seen, 0, part, 0, &self.cancelled, &err)
+            PyErr_CheckSignals()
+            if code < 0 and code != TL_ETIMEOUT:
+                fail(code, &err)
+
+    cdef void release_leases(self) noexcept:
+        """Gives every lease back. What is owed stays uncommitted."""
+        cdef uint32_t i
+        if self.table == NULL or self.store is None or self.store.native == NULL:
+            return
+        if self.store.is_closed or not tl_store_is_open(self.store.native):
+            return
+        for i in range(self.count):
+            if self.entries[i].leased:
+                self.entries[i].leased = False
+                tl_offsets_release(self.table, self.entries[i].slot, self.me, self.entries[i].epoch)
+
+    # --- commits ---
+
+    cdef inline int commit_entry(self, uint32_t i, int64_t offset) except -1:
+        cdef _Entry *entry = &self.entries[i]
+        cdef int code
+        if not entry.leased or not tl_store_is_open(self.store.native):
+            self.refuse_commit(i)
+        code = tl_offsets_commit(self.table, entry.slot, self.me, entry.epoch, offset, tl_os.now_ms())
+        if code < 0:
+            self.failed_commit(i, code)
+        return 0
+
+    cdef int refuse_commit(self, uint32_t i) except -1:
+        if self.mode == NO_GROUP:
+            raise ValueError("there is nothing to commit: this reader belongs to no group, so it keeps no offsets")
+        self.store.open_native()
+        if not tl_store_is_open(self.store.native):
+            self.handles[i].bounds()  # raises what has become of the store
+            closed("the store")
+        raise ValueError(f"partition {self.entries[i].number} of {self.shareds[i].name!r} has not been claimed")
+
+    cdef int failed_commit(self, uint32_t i, int code) except -1:
+        if code == TL_EFENCED:
+            fail_plain(code, f"the lease of group {self.group!r} on partition {self.entries[i].number} of "
+                       f"{self.shareds[i].name!r} was lost")
+        self.store.fail_slot(code, self.entries[i].slot)
+
+    cdef inline void owe(self, uint32_t i, int64_t offset) noexcept:
+        """Everything before `offset` was handed over."""
+        cdef _Entry *entry = &self.entries[i]
+        entry.handed = offset
+        if not entry.owed:
+            entry.owed = True
+            self.owing[self.owing_count] = i
+            self.owing_count += 1
+
+    cdef int settle(self) except -1:
+        """Commits what is owed. What could not be committed stays owed."""
+        cdef uint32_t i
+        while self.owing_count:
+            i = self.owing[self.owing_count - 1]
+            if self.entries[i].owed:
+                self.commit_entry(i, self.entries[i].handed)
+                self.entries[i].owed = False
+            self.owing_count -= 1
+        return 0
+
+    cdef void forgive(self, uint32_t i) noexcept:
+        """What was handed over of a partition is not committed by itself any more."""
+        cdef uint32_t k
+        if self.entries[i].owed:
+            self.entries[i].owed = False
+            for k in range(self.owing_count):
+                if self.owing[k] == i:
+                    self.owing[k] = self.owing[self.owing_count - 1]
+                    self.owing_count -= 1
+                    break
+
+    cdef int commit_to(self, uint32_t i, int64_t offset) except -1:
+        """commit() of one partition, by the caller's own choice."""
+        self.commit_entry(i, offset)
+        if self.entries[i].owed and self.entries[i].handed <= offset:
+            self.forgive(i)
+        return 0
+
+    cdef uint32_t entry_of(self, _Chunk chunk, size_t run) except? 0xFFFFFFFF:
+        """Which partition of this reader a run of messages came from, whoever read them."""
+        cdef uint32_t i
+        if chunk.reader == self.serial:
+            return chunk.runs[run].entry
+        name = (<Channelled>chunk.shareds[run]).name
+        for i in range(self.count):
+            if self.entries[i].number == chunk.runs[run].partition and (<Channelled>self.shareds[i]).name == name:
+                return i
+        raise ValueError(f"the messages are of partition {chunk.runs[run].partition} of {name!r}, which this consumer "
+                         f"does not read")

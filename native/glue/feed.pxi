@@ -1,0 +1,297 @@
+# Which messages come next, out of several partitions in turn?
+#
+# The half of Reader that knows no groups: where it stands in each partition, filling chunks in rotation, sleeping until
+# something is published. One thread at a time: `busy` names the thread inside, `enter` refuses another one. The GIL is
+# kept for reads of at most RELEASE_FROM_BYTES that need no system call, and released for everything else.
+
+cdef struct _Entry:
+    tl_partition *native
+    tl_cursor cursor
+    uint64_t seen      # tail before the last look: what a sleeper compares with
+    int64_t stop       # no message at or past this offset is handed over; -1: no such
+    int64_t handed     # offset behind the last message handed over and not yet committed
+    int32_t number
+    uint32_t slot, epoch
+    bint paused, finished, leased, owed
+
+cdef enum:
+    NEXT_BYTES = 65536  # read ahead for message by message
+
+cdef uint64_t _serials = 0
+
+
+cdef class _Feed:
+    cdef Store store
+    cdef list handles, shareds     # by entry: Partition, Channelled
+    cdef _Entry *entries
+    cdef tl_partition **waited     # scratch of wait()
+    cdef uint64_t *seen
+    cdef uint32_t count, turn
+    cdef unsigned flags
+    cdef size_t max_bytes
+    cdef int64_t busy_ns
+    cdef object dtype              # of every channel, or None
+    cdef size_t row_bytes
+    cdef uint64_t serial
+    cdef unsigned long busy        # thread inside, 0: none
+    cdef uint32_t cancelled
+    # messages read and not handed over: chunk[at:end]
+    cdef _Chunk chunk
+    cdef size_t at, end, run, run_end
+
+    def __dealloc__(self):
+        tl_os.free(self.entries)
+        tl_os.free(self.waited)
+        tl_os.free(self.seen)
+
+    cdef int begin(self, Store store, object partitions, bint uncommitted, double busy_poll, size_t max_bytes) except -1:
+        global _serials
+        if self.entries != NULL:
+            raise RuntimeError("this reader is attached already")
+        cdef list given = list(partitions)
+        cdef uint32_t i, count = <uint32_t>len(given)
+        cdef Partition handle
+        cdef Channelled shared
+        self.handles = []
+        self.shareds = []
+        self.entries = <_Entry *>take(count, sizeof(_Entry))
+        memset(self.entries, 0, count * sizeof(_Entry))
+        self.waited = <tl_partition **>take(count, sizeof(void *))
+        self.seen = <uint64_t *>take(count, sizeof(uint64_t))
+        for i in range(count):
+            handle, number, shared = given[i]
+            self.handles.append(handle)
+            self.shareds.append(shared)
+            self.entries[i].native = handle.open_native()
+            self.entries[i].number = number
+            self.entries[i].stop = -1
+            if i == 0:
+                self.dtype = shared.dtype
+                self.row_bytes = shared.row_bytes
+            elif self.row_bytes and shared.dtype != self.dtype:
+                self.row_bytes = 0
+        self.store = store
+        self.flags = TL_READ_UNCOMMITTED if uncommitted else 0
+        self.busy_ns = nanoseconds(busy_poll)
+        self.max_bytes = max_bytes
+        self.count = count
+        _serials += 1
+        self.serial = _serials
+        return 0
+
+    # --- one thread at a time ---
+
+    cdef int enter(self) except -1:
+        """Every call passes here, or looks at `busy` and `cancelled` itself."""
+        cdef unsigned long me = PyThread_get_thread_ident()
+        if self.entries == NULL:
+            raise TypeError("this reader is not attached to a log")
+        if self.busy:
+            refuse_thread(self.busy, me)
+        if self.cancelled:
+            closed("the consumer")
+        self.store.open_native()
+        self.busy = me
+        return 0
+
+    cdef void leave(self) noexcept:
+        self.busy = 0
+
+    cdef uint32_t check_index(self, object index) except? 0xFFFFFFFF:
+        cdef int64_t wanted = index
+        if not 0 <= wanted < self.count:
+            raise IndexError(f"there is no partition {wanted} among the {self.count} of this reader")
+        return <uint32_t>wanted
+
+    # --- reading ---
+
+    cdef _Chunk fill(self, size_t max_records, size_t max_bytes):
+        """Messages of the partitions in turn: at least one batch if there is any, then up to the limits."""
+        cdef _Chunk chunk = new_chunk()
+        cdef uint32_t k, i, first = self.turn
+        chunk.reader = self.serial
+        for k in range(self.count):
+            i = (first + k) % self.count
+            if self.entries[i].paused or self.entries[i].finished:
+                continue
+            if self.read_entry(i, chunk, max_records - chunk.c.count, max_bytes - chunk.c.used) < 0:
+                self.turn = i  # what is wrong there is said when the messages before it were handed over
+                break
+            if chunk.c.count >= max_records or chunk.c.used >= max_bytes:
+                self.turn = (i + 1) % self.count
+                break
+        return chunk
+
+    cdef int read_entry(self, uint32_t i, _Chunk chunk, size_t max_records, size_t max_bytes) except -2:
+        """Adds messages of one partition. -1: something is wrong there, but the chunk holds messages already."""
+        cdef _Entry *entry = &self.entries[i]
+        cdef tl_cursor before = entry.cursor
+        cdef size_t had = chunk.c.count
+        cdef tl_chunk *into = &chunk.c
+        cdef tl_read_end end
+        cdef tl_error err
+        cdef int code = TL_EAGAIN
+        entry.seen = tl_partition_tail(entry.native)
+        chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i)
+        if max_bytes <= RELEASE_FROM_BYTES:
+            code = tl_partition_read(entry.native, &entry.cursor, into, max_records, max_bytes,
+                                     self.flags | TL_READ_TRY, &end, &err)
+            if code == TL_EAGAIN:
+                entry.cursor = before
+        if code == TL_EAGAIN:
+            with nogil:
+                code = tl_partition_read(entry.native, &entry.cursor, into, max_records, max_bytes, self.flags, &end,
+                                         &err)
+        if code < 0:
+            return self.failed(i, code, &err, end.skipped_to, had > 0)
+        if end.compressed:
+            self.unpack(i, chunk, &end, before, had)
+        if entry.stop >= 0:
+            while chunk.c.count > had and chunk.c.records[chunk.c.count - 1].offset >= entry.stop:
+                chunk.c.count -= 1
+            self.note_stop(entry)
+        return 0
+
+    cdef void note_stop(self, _Entry *entry) noexcept:
+        """Whether everything before the stop was read; the cursor then stands at it."""
+        if entry.cursor.offset >= entry.stop:
+            if entry.cursor.offset > entry.stop:
+                entry.cursor.offset = entry.stop
+                entry.cursor.located = False
+            entry.finished = True
+
+    cdef int unpack(self, uint32_t i, _Chunk chunk, tl_read_end *end, tl_cursor before, size_t had) except -1:
+        """Adds the records of the compressed batch that ended a read; on failure nothing of that read stays."""
+        cdef tl_chunk *into = &chunk.c
+        cdef size_t at
+        cdef tl_error err
+        cdef int code
+        try:
+            records = (<Channelled>self.shareds[i]).unpack(
+                tl_batch_codec(&end.batch), into.bytes + end.batch_at + TL_BATCH_HEADER_BYTES,
+                end.batch.bytes - TL_BATCH_HEADER_BYTES)
+            at = into.used
+            code = append_bytes(into, records, &err)
+            if code >= 0:
+                code = tl_chunk_add(into, at, <size_t>PyBytes_GET_SIZE(records), &end.batch, before.offset, &err)
+            if code == TL_ECORRUPT:
+                raise DecodeError(f"the compressed batch at offset {end.batch.base_offset} of partition "
+                                  f"{self.entries[i].number} of {self.shareds[i].name!r} unpacks to no records: "
+                                  f"{err.what.decode('utf-8', 'replace')}")
+            if code < 0:
+                fail(code, &err)
+        except BaseException:
+            into.count = had
+            self.entries[i].cursor.offset = before.offset
+            self.entries[i].cursor.located = False
+            raise
+        return 0
+
+    cdef int failed(self, uint32_t i, int code, const tl_error *err, int64_t skipped_to, bint later) except -2:
+        """Raises what went wrong in one partition, or puts it off (-1) when there are messages to hand over first."""
+        cdef _Entry *entry = &self.entries[i]
+        cdef int64_t wanted = entry.cursor.offset
+        entry.cursor.located = False
+        if later:
+            return -1
+        name = (<Channelled>self.shareds[i]).name
+        if code == TL_ERANGE:
+            start, end = (<Partition>self.handles[i]).bounds()
+            entry.cursor.offset = start
+            raise from_native(code, f"partition {entry.number} of {name!r} has no offset {wanted} any more, its log is "
+                              f"[{start}, {end}); the next call goes on at {start}", "", -1, 0, "")
+        try:
+            fail(code, err)
+        except Exception as error:
+            if code == TL_ECORRUPT and skipped_to >= 0:
+                error.add_note(f"partition {entry.number} of {name!r} can be read again from offset {skipped_to} on: "
+                               f"seek there to skip the damaged messages")
+                error.skipped_to = skipped_to
+            raise
+
+    cdef bint all_finished(self) noexcept:
+        """Whether no partition can bring anything more: each has reached its stop."""
+        cdef uint32_t i
+        for i in range(self.count):
+            if not self.entries[i].finished:
+                return False
+        return True
+
+    # --- waiting ---
+
+    cdef bint wait(self, int64_t until_ns) except -1:
+        """Sleeps until a partition has more than at the last look (True), or the clock passes `until_ns` (False; -1:
+        for ever). Signals are looked at ten times a second. Raises Closed when cancelled."""
+        cdef uint32_t i
+        cdef size_t waiting = 0
+        cdef int64_t now, part, busy = self.busy_ns
+        cdef tl_store *native = self.store.open_native()
+        cdef tl_error err
+        cdef int code
+        for i in range(self.count):
+            if not self.entries[i].paused and not self.entries[i].finished:
+                self.waited[waiting] = self.entries[i].native
+                self.seen[waiting] = self.entries[i].seen
+                waiting += 1
+        while True:
+            part = SLICE_NS
+            if until_ns >= 0:
+                now = tl_os.monotonic_ns()
+                if now >= until_ns:
+                    return False
+                part = min(part, until_ns - now)
+            with nogil:
+                code = tl_store_wait(native, self.waited, self.seen, waiting, part, min(busy, part), &self.cancelled,
+                                     &err)
+            PyErr_CheckSignals()
+            if code >= 0:
+                return True
+            if code != TL_ETIMEOUT:
+                fail(code, &err)
+            busy = max(busy - part, 0)
+
+    # --- where it stands ---
+
+    cdef int64_t position(self, uint32_t i) noexcept:
+        """Offset of the next message of a partition to be handed over."""
+        cdef size_t run, first, end
+        if self.chunk is not None and self.at < self.end:
+            for run in range(self.chunk.run_count):
+                first = max(self.chunk.runs[run].first, self.at)
+                end = min(self.chunk.run_end(run), self.end)
+                if self.chunk.runs[run].entry == i and first < end:
+                    return self.chunk.offset_of(first)
+        return self.entries[i].cursor.offset
+
+    cdef void drop_buffer(self) noexcept:
+        """Forgets what was read and not handed over; reading starts there again."""
+        cdef uint32_t i
+        cdef int64_t offset
+        if self.at < self.end:
+            for i in range(self.count):
+                offset = self.position(i)
+                if offset != self.entries[i].cursor.offset:
+                    self.entries[i].cursor.offset = offset
+                    self.entries[i].cursor.located = False
+                    self.entries[i].finished = False
+        self.chunk = None
+        self.at = self.end = self.run = self.run_end = 0
+
+    cdef void use(self, _Chunk chunk) noexcept:
+        """Hands over from this chunk from now on."""
+        self.chunk = chunk
+        self.at = 0
+        self.end = chunk.count()
+        self.run = 0
+        self.run_end = chunk.run_end(0) if chunk.run_count else 0
+
+
+cdef int refuse_thread(unsigned long inside, unsigned long me) except -1:
+    import threading
+
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    if inside == me:
+        raise RuntimeError(f"thread {names.get(me, me)!r} is inside this consumer already: it cannot be used from a "
+                           f"signal handler or from what it calls itself")
+    raise RuntimeError(f"thread {names.get(inside, inside)!r} is inside this consumer, and thread {names.get(me, me)!r} "
+                       f"called it too: a consumer belongs to one thread, open one for each")

@@ -1,0 +1,86 @@
+# How do Python's bytes, buffers and arrays become pointers, and pointers arrays again?
+#
+# Called with the GIL held. A pointer from here lives as long as the object it was taken from; callers keep that object.
+
+cdef object _numpy = None  # imported at the first array: `import tidelog` must not pay for it
+
+
+cdef object numpy():
+    global _numpy
+    if _numpy is None:
+        import numpy as module
+
+        _numpy = module
+    return _numpy
+
+
+cdef class _View:
+    """A contiguous buffer held for as long as this object lives."""
+
+    cdef Py_buffer buffer
+    cdef bint held
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.buffer)
+
+    cdef const uint8_t *at(self) noexcept:
+        return <const uint8_t *>self.buffer.buf
+
+    cdef size_t bytes(self) noexcept:
+        return <size_t>self.buffer.len
+
+
+cdef _View view_of(object data):
+    """The bytes of any object with a contiguous buffer. Raises TypeError or BufferError."""
+    cdef _View view = _View.__new__(_View)
+    PyObject_GetBuffer(data, &view.buffer, PyBUF_SIMPLE)
+    view.held = True
+    return view
+
+
+cdef void *data_of(object array) except? NULL:
+    """Where the elements of an array that was made here begin. The array must be kept by the caller."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(array, &buffer, PyBUF_WRITABLE)
+    cdef void *at = buffer.buf
+    PyBuffer_Release(&buffer)
+    return at
+
+
+cdef object int64_array(Py_ssize_t count):
+    return numpy().empty(count, "i8")
+
+
+cdef object int32_array(Py_ssize_t count):
+    return numpy().empty(count, "i4")
+
+
+cdef object int64_input(object values, str what):
+    """`values` as a contiguous int64 array of one dimension. Raises TypeError for anything that is no integer."""
+    np = numpy()
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise TypeError(f"{what} are integers in one dimension, not {array.dtype} of shape {array.shape}")
+    if array.dtype.kind == "u" and array.size and int(array.max()) > 0x7FFFFFFFFFFFFFFF:
+        raise ValueError(f"{what} must fit in 63 bits, and {array.max()} does not")
+    return np.ascontiguousarray(array, "i8")
+
+
+cdef object narrow_keys(object keys):
+    """An integer array as 8 bytes big-endian each, the width of Java's Long. Raises TypeError, ValueError."""
+    np = numpy()
+    if keys.dtype.kind == "u" and keys.size and int(keys.max()) > 0x7FFFFFFFFFFFFFFF:
+        raise ValueError(f"the key {keys.max()} does not fit in 8 bytes signed (-2**63 .. 2**63-1), the width every "
+                         f"Kafka client agrees on; give str(key) or bytes")
+    return np.ascontiguousarray(keys, ">i8")
+
+
+cdef void *take(size_t count, size_t size_bytes) except NULL:
+    """Memory from the core's allocator for `count` elements. Raises MemoryError."""
+    cdef void *at = NULL
+    if size_bytes == 0 or count <= (<size_t>-1) // size_bytes:
+        at = tl_os.malloc(count * size_bytes if count and size_bytes else 1)
+    if at == NULL:
+        fail_plain(TL_ENOMEM, f"no memory for {count} elements of {size_bytes} bytes")
+    return at

@@ -1,0 +1,270 @@
+# How does Python receive messages: one by one, many at once, waiting or not?
+#
+# The public face over _Delivery and _Feed. One thread at a time; only _cancel may come from another one.
+
+cdef class Reader(_Delivery):
+    """Reads partitions of one or more channels in turn, and holds their leases and committed offsets. Not thread-safe:
+    a second thread inside raises. Consumer derives from it."""
+
+    cdef object __weakref__
+
+    def _attach(
+        self,
+        Store store,
+        partitions,
+        *,
+        group,
+        channel_ids,
+        mode,
+        uncommitted,
+        busy_poll,
+        max_bytes,
+    ):
+        """mode: "at-least-once", "at-most-once", "manual" or "none" (no group, no commits)."""
+        self.begin(store, partitions, uncommitted, busy_poll, max_bytes)
+        self.begin_delivery(group, channel_ids, mode)
+
+    def _claim(self, timeout, /):
+        """Takes the lease of every partition; answers the committed offsets. Raises Locked with the holder."""
+        cdef int64_t until = nanoseconds(timeout)
+        cdef uint32_t i
+        until = 0x7FFFFFFFFFFFFFFF if until < 0 else tl_os.monotonic_ns() + until
+        self.enter()
+        try:
+            if self.mode == NO_GROUP:
+                raise ValueError("this reader belongs to no group: there is nothing to claim")
+            for i in range(self.count):
+                if not self.entries[i].leased:
+                    self.claim(i, until)
+            return [self.committed(i) for i in range(self.count)]
+        except BaseException:
+            self.release_leases()
+            raise
+        finally:
+            self.leave()
+
+    def _seek(self, index, offset, /):
+        """The next message of a partition is the one at `offset`, or the first behind it."""
+        cdef uint32_t i = self.check_index(index)
+        cdef int64_t wanted = offset
+        if wanted < 0:
+            raise ValueError(f"the offset {wanted} is negative")
+        self.enter()
+        self.drop_buffer()
+        self.forgive(i)
+        self.entries[i].cursor.offset = wanted
+        self.entries[i].cursor.located = False
+        self.entries[i].finished = 0 <= self.entries[i].stop <= wanted
+        self.leave()
+
+    def _position(self, index, /):
+        """Offset of the next message of a partition to be handed over."""
+        return self.position(self.check_index(index))
+
+    def _stop_at(self, ends, /):
+        """Offsets at which each partition is finished: iteration ends when all are."""
+        cdef uint32_t i
+        cdef int64_t end
+        if ends is not None and len(ends) != self.count:
+            raise ValueError(f"{len(ends)} ends for {self.count} partitions: give one for each")
+        self.enter()
+        try:
+            self.drop_buffer()
+            for i in range(self.count):
+                end = -1 if ends is None else ends[i]
+                self.entries[i].stop = end
+                self.entries[i].finished = 0 <= end <= self.entries[i].cursor.offset
+        finally:
+            self.leave()
+
+    def _pause(self, index, paused, /):
+        """A paused partition hands over nothing, and keeps its lease."""
+        cdef uint32_t i = self.check_index(index)
+        self.enter()
+        self.drop_buffer()
+        self.entries[i].paused = bool(paused)
+        self.leave()
+
+    def _commit(self, index, offset, /):
+        """Stores `offset` as the next one wanted of a partition."""
+        cdef uint32_t i = self.check_index(index)
+        cdef int64_t wanted = offset
+        if wanted < 0:
+            raise ValueError(f"the offset {wanted} is negative")
+        self.enter()
+        try:
+            self.commit_to(i, wanted)
+        finally:
+            self.leave()
+
+    def _committed(self, index, /):
+        """The committed offset of a claimed partition, None if there is none."""
+        return self.committed(self.check_index(index))
+
+    cdef object committed(self, uint32_t i):
+        cdef tl_offset_word word
+        cdef int64_t time_ms = 0
+        if not self.entries[i].leased or not tl_store_is_open(self.store.native):
+            self.refuse_commit(i)
+        cdef int code = tl_offsets_read(self.table, self.entries[i].slot, &word, &time_ms)
+        if code < 0:
+            self.store.fail_slot(code, self.entries[i].slot)
+        return word.offset if word.offset >= 0 else None
+
+    def _bounds(self, index, /):
+        """(log start offset, log end offset) of a partition."""
+        return (<Partition>self.handles[self.check_index(index)]).bounds()
+
+    def _release(self):
+        """Gives the leases back."""
+        self.release_leases()
+
+    def _cancel(self):
+        """Wakes a blocked call of another thread, which then raises Closed. Callable from any thread."""
+        self.cancelled = 1
+        if self.store is not None and self.store.native != NULL and tl_store_is_open(self.store.native):
+            tl_store_wake(self.store.native)
+
+    def _settle(self):
+        """Commits what was handed over and counts as handled (leaving `with` without an exception)."""
+        if self.mode == AT_LEAST_ONCE:
+            self.enter()
+            try:
+                self.settle()
+            finally:
+                self.leave()
+
+    # --- receiving ---
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.busy or self.cancelled or self.at >= self.end or not tl_store_is_open(self.store.native):
+            if not self.more(-1, 0):
+                raise StopIteration
+        elif self.owing_count and self.mode == AT_LEAST_ONCE:
+            self.settle()
+        return self.hand_over()
+
+    def receive(self, timeout=None):
+        """The next message. `timeout`: seconds, None to wait for ever.
+
+        Raises Timeout when none came in time (and at once when every partition has reached its stop), Closed,
+        OffsetOutOfRange (once; the next call goes on at the log start), Corrupt, Fenced.
+        """
+        if not self.more(until(timeout), 0):
+            if self.all_finished():
+                raise Timeout("every partition was read up to its stop: there is no message left to receive")
+            raise Timeout(f"no message came within {timeout} s; call again or give more time")
+        return self.hand_over()
+
+    def receive_many(self, count=1000, timeout=None):
+        """A Batch of up to `count` messages: waits for the first one only. Empty when none came within `timeout`
+        seconds (None: for ever) or every partition has reached its stop. Raises as `receive` does."""
+        cdef int64_t wanted = count
+        cdef size_t first, run
+        cdef uint32_t i
+        if wanted <= 0:
+            raise ValueError(f"count is 1 or more, not {count}")
+        if not self.more(until(timeout), <size_t>wanted):
+            return new_batch(new_chunk(), 0, 0)
+        first = self.at
+        cdef size_t stop = min(self.end, first + <size_t>wanted)
+        cdef _Chunk chunk = self.chunk
+        if self.mode != NO_GROUP:
+            run = self.run
+            while run < chunk.run_count and chunk.runs[run].first < stop:
+                i = chunk.runs[run].entry
+                if chunk.run_end(run) > first:
+                    if self.mode == AT_MOST_ONCE:
+                        self.commit_entry(i, chunk.offset_of(min(chunk.run_end(run), stop) - 1) + 1)
+                    else:
+                        self.owe(i, chunk.offset_of(min(chunk.run_end(run), stop) - 1) + 1)
+                run += 1
+        self.at = stop
+        if stop < self.end:
+            self.run = chunk.run_of(stop)
+            self.run_end = chunk.run_end(self.run)
+        else:
+            self.chunk = None  # the batch alone keeps it
+            self.at = self.end = 0
+        return new_batch(chunk, first, stop)
+
+    def commit(self, upto=None, *, level=None):
+        """Stores the offset behind a message, behind every message of a batch, or behind everything handed over (None).
+
+        level="synced" returns once the offsets are on disk. Raises Fenced when the lease was lost, ValueError for
+        messages of other partitions, another level, or a reader without a group.
+        """
+        cdef _Chunk chunk
+        cdef Batch batch
+        cdef Message message
+        if level is not None and level != "written" and level != "synced":
+            raise ValueError(f"the level {level!r} does not exist: 'written' or 'synced'")
+        self.enter()
+        try:
+            if self.mode == NO_GROUP:
+                self.refuse_commit(0)
+            if upto is None:
+                self.settle()
+            elif isinstance(upto, Message):
+                message = upto
+                chunk = message.chunk
+                self.commit_to(self.entry_of(chunk, message.run), chunk.offset_of(message.index) + 1)
+            elif isinstance(upto, Batch):
+                batch = upto
+                for _, run_number, offset in batch_ends(batch):
+                    self.commit_to(self.entry_of(batch.chunk, run_number), offset)
+            else:
+                raise TypeError(f"commit() takes a Message, a Batch or nothing, not {type(upto).__qualname__}")
+            if level == "synced":
+                self.store.sync_offsets()
+        finally:
+            self.leave()
+
+    cdef bint more(self, int64_t until_ns, size_t many) except -1:
+        """Whether there is a message to hand over: reads, and waits until `until_ns` (-1: for ever). `many`: how many
+        are asked for at once, 0: message by message."""
+        cdef _Chunk chunk
+        self.enter()
+        try:
+            if self.mode == AT_LEAST_ONCE:
+                self.settle()
+            while self.at >= self.end:
+                self.chunk = None
+                if many == 0:
+                    chunk = self.fill(NEXT_BYTES, NEXT_BYTES)
+                elif self.row_bytes:
+                    chunk = fill_columns(self, many)
+                else:
+                    chunk = self.fill(many, self.max_bytes)
+                if chunk.count():
+                    self.use(chunk)
+                elif self.all_finished() or not self.wait(until_ns):
+                    return False
+            return True
+        finally:
+            self.leave()
+
+    cdef Message hand_over(self):
+        cdef _Chunk chunk = self.chunk
+        cdef size_t index = self.at
+        cdef uint32_t i
+        while index >= self.run_end:
+            self.run += 1
+            self.run_end = chunk.run_end(self.run)
+        if self.mode != NO_GROUP:
+            i = chunk.runs[self.run].entry
+            if self.mode == AT_MOST_ONCE:
+                self.commit_entry(i, chunk.offset_of(index) + 1)
+            else:
+                self.owe(i, chunk.offset_of(index) + 1)
+        self.at = index + 1
+        return new_message(chunk, index, self.run)
+
+
+cdef int64_t until(object timeout) except? -2:
+    """The monotonic time in ns at which a time-out in seconds ends; -1: never."""
+    cdef int64_t wanted = nanoseconds(timeout)
+    return wanted if wanted < 0 else tl_os.monotonic_ns() + wanted

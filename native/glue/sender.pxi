@@ -1,0 +1,299 @@
+# How does Python send one message, or many?
+#
+# Values, keys, headers and times become tl_message entries here; _Outlet takes them to their partitions. Thread-safe.
+# All Python code (encoders, key functions, iterators) has run before the first pointer into a Python object is taken,
+# so that nothing a caller changes meanwhile can leave a pointer dangling.
+
+cdef enum:
+    NO_PARTITION = 0xFFFFFFFF
+
+cdef extern from *:
+    PyObject **PySequence_Fast_ITEMS(object sequence)
+    bint PyBytes_CheckExact(PyObject *o)
+    Py_ssize_t _bytes_size "PyBytes_GET_SIZE"(PyObject *o)
+    char *_bytes_at "PyBytes_AS_STRING"(PyObject *o)
+
+
+cdef class Sender(_Outlet):
+    """The sending half of a channel, for one ack level and compression; thread-safe. Channel derives from it."""
+
+    cdef bint plain              # values are bytes, nothing is compressed or synced: the path of `send`
+    cdef int64_t max_message_bytes
+
+    def _attach(
+        self,
+        Store store,
+        partitions,
+        Channelled shared,
+        *,
+        synced,
+        partitioner,
+        compress,
+        codec_id,
+    ):
+        """Makes it send to `partitions` (by number) of a channel. `compress`: records -> bytes of the codec `codec_id`,
+        or None. `partitioner`: (key, value, partitions) -> partition, or None for Kafka's rule."""
+        if self.partitions:
+            raise RuntimeError("this sender is attached already")
+        cdef list handles = list(partitions)
+        cdef uint32_t i, count = <uint32_t>len(handles)
+        if count == 0:
+            raise ValueError("a channel has at least one partition")
+        cdef tl_partition **natives = <tl_partition **>take(count, sizeof(void *))
+        for i in range(count):
+            natives[i] = (<Partition?>handles[i]).native
+        self.natives = natives
+        self.store = store
+        self.handles = handles
+        self.shared = shared
+        self.synced = synced
+        self.partitioner = partitioner
+        self.compress = compress
+        self.spec = tl_batch_plain
+        self.spec.attributes = 0 if compress is None else codec_id
+        self.plain = shared.encode is None and compress is None and not synced
+        self.max_message_bytes = shared.max_message_bytes
+        self.random = 0
+        tl_os.random(&self.random, sizeof(self.random))
+        self.random |= 1
+        self.sticky = <uint32_t>((self.random >> 33) % count)
+        self.sticky_left = STICKY_BYTES
+        self.partitions = count
+
+    def send(self, value, *, key=None, headers=None, id=None, partition=None, timestamp=None):
+        """Appends one message and returns its Receipt.
+
+        `value`: of the channel's type; `key`: bytes, str, int or None; `headers`: mapping or pairs of str to bytes or
+        str; `id`: a str that names the message (header message-id), and chooses the partition when there is no key;
+        `partition`: int, overrides the rule; `timestamp`: aware datetime or seconds since 1970, default now.
+        Raises SchemaMismatch, TooLarge, ValueError, TypeError, NoSpace, StorageFailed, Locked, Closed.
+        """
+        cdef tl_message message
+        cdef tl_appended result
+        cdef tl_error err
+        cdef uint32_t number
+        cdef int code
+        cdef Py_ssize_t key_bytes = -1, value_bytes
+        cdef const char *text
+        cdef object data = value
+        if self.partitions == 0 or self.store.is_closed:
+            self.check_open()
+        if type(value) is not bytes or not self.plain:
+            data = self.bytes_of(value)
+        value_bytes = PyBytes_GET_SIZE(data)
+        message.key = NULL
+        if key is not None:
+            if type(key) is bytes:
+                message.key = <const uint8_t *>PyBytes_AS_STRING(key)
+                key_bytes = PyBytes_GET_SIZE(key)
+            elif type(key) is str:
+                text = PyUnicode_AsUTF8AndSize(key, &key_bytes)
+                message.key = <const uint8_t *>text
+            else:
+                key = self.shared.key_bytes(key)
+                if key is not None:
+                    message.key = <const uint8_t *>PyBytes_AS_STRING(key)
+                    key_bytes = PyBytes_GET_SIZE(key)
+        if value_bytes + key_bytes > self.max_message_bytes:
+            self.too_large(value_bytes, key_bytes, "")
+        message.headers = NULL
+        message.headers_bytes = 0
+        if headers is not None or id is not None:
+            headers = encode_headers(headers, id)
+            if headers is not None:
+                message.headers = <const uint8_t *>PyBytes_AS_STRING(headers)
+                message.headers_bytes = <uint32_t>PyBytes_GET_SIZE(headers)
+        message.value = <const uint8_t *>PyBytes_AS_STRING(data)
+        message.value_bytes = <int32_t>value_bytes
+        message.key_bytes = <int32_t>key_bytes
+        message.timestamp_ms = tl_os.now_ms() if timestamp is None else milliseconds(timestamp)
+        if partition is not None:
+            number = self.check_partition(partition)
+        elif self.partitioner is not None:
+            number = self.ask_partitioner(
+                None if key_bytes < 0 else PyBytes_FromStringAndSize(<char *>message.key, key_bytes), value)
+        elif message.key != NULL:
+            number = tl_partition_of(tl_murmur2(message.key, <size_t>key_bytes), self.partitions)
+        elif id is not None:
+            number = tl_partition_of(tl_murmur2(PyUnicode_AsUTF8AndSize(id, &key_bytes), <size_t>key_bytes),
+                                     self.partitions)
+        else:
+            number = self.stick(value_bytes)
+        if (self.synced or self.compress is not None or message.headers != NULL
+                or value_bytes + key_bytes > RELEASE_FROM_BYTES):
+            return self.receipt_of([self.send_messages(&message, 1, <size_t>(value_bytes + message.headers_bytes), number,
+                                                       NULL)])
+        code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
+        if code == TL_EAGAIN:
+            with nogil:
+                code = tl_partition_append_one(self.natives[number], &message, 0, &result, &err)
+        if code < 0:
+            fail(code, &err)
+        cdef Receipt receipt = Receipt.__new__(Receipt)
+        receipt.handle = <Partition>PyList_GET_ITEM(self.handles, number)
+        receipt.at = result.base_offset
+        receipt.total = 1
+        receipt.tail = result.tail
+        receipt.number = <int32_t>number
+        return receipt
+
+    def send_many(self, values, *, keys=None, headers=None, ids=None, partition=None, timestamp=None):
+        """Appends many messages, in order within each partition, and returns one Receipt for all.
+
+        `values`: any iterable; for a channel of a numpy dtype also an array or a dict of columns. `keys`: a parallel
+        iterable, a function of the value, or, for rows, the name of a field. `headers`: one mapping for all, or a
+        parallel sequence of mappings (None: none). `ids`: parallel str. `timestamp`: one for all, or parallel.
+        Without keys a whole call goes to one partition. Raises as `send`, and ValueError for parallel lists of other
+        lengths; a note on the exception says how many messages are in the log already.
+        """
+        self.check_open()
+        cdef uint32_t only = NO_PARTITION
+        cdef list parts = []
+        if partition is not None:
+            only = self.check_partition(partition)
+        elif self.partitions == 1 and self.partitioner is None:
+            only = 0
+        try:
+            if self.shared.row_bytes:
+                send_array(self, self.shared.rows(values), keys, headers, ids, only, timestamp, parts)
+            else:
+                self.send_rounds(values, keys, headers, ids, only, timestamp, parts)
+        except Exception as error:
+            sent = sum([(<_Part>part).count for part in parts])
+            if sent:
+                error.add_note(f"the first {sent} messages of this call are in the log already")
+            raise
+        return self.receipt_of(parts)
+
+    cdef int send_rounds(self, object values, object keys, object headers, object ids, uint32_t only, object timestamp,
+                         list parts) except -1:
+        """Sends an iterable, some thousand messages at a time."""
+        cdef Py_ssize_t count, round_size
+        cdef object items
+        cdef bint whole = isinstance(values, list | tuple)
+        cdef bint last = whole
+        cdef _Beside beside = _Beside.__new__(_Beside)
+        count = len(values) if whole else -1
+        beside.begin(self.shared, keys, headers, ids, timestamp, count)
+        if whole and count <= ROUND_MESSAGES:
+            if count:
+                parts.append(self.send_round(values, count, beside, only))
+        else:
+            round_size = ROUND_MESSAGES if whole else 1024
+            if whole:
+                self.check_sizes(values)
+            source = iter(values)
+            while True:
+                items = list(islice(source, round_size))
+                count = PyList_GET_SIZE(items)
+                if count == 0:
+                    break
+                parts.append(self.send_round(items, count, beside, only))
+                PyErr_CheckSignals()
+        if not beside.keyed:
+            self.move_on()
+        beside.finish()
+        return 0
+
+    cdef _Part send_round(self, object items, Py_ssize_t count, _Beside beside, uint32_t only):
+        cdef tl_message *messages
+        cdef uint32_t *chosen = NULL
+        cdef Py_ssize_t i, total
+        cdef _Part part
+        beside.advance(items, count)
+        cdef object datas = items if self.shared.encode is None else self.shared.encode_many(items)
+        if self.shared.encode is None and not all_bytes(datas, count):
+            datas = [self.bytes_of(data) for data in datas]
+        elif PyList_CheckExact(datas) and (self.partitioner is not None or self.compress is not None):
+            datas = tuple(datas)  # Python code will run: the caller's list may change meanwhile
+        if len(datas) != count:
+            raise ValueError(f"{count} values became {len(datas)} while they were sent: another thread changed them")
+        messages = self.borrow(<size_t>count)
+        try:
+            total = self.fill_values(messages, datas, count, beside)
+            total += beside.fill(messages, count, self.max_message_bytes)
+            if total > RELEASE_FROM_BYTES and PyList_CheckExact(datas):
+                datas = tuple(datas)
+            if only == NO_PARTITION:
+                chosen = self.choose(messages, items, count, beside, &only)
+            part = self.send_messages(messages, <size_t>count, <size_t>total, only, chosen)
+        finally:
+            self.give_back(messages)
+        return part
+
+    cdef Py_ssize_t fill_values(self, tl_message *messages, object datas, Py_ssize_t count,
+                                _Beside beside) except -1:
+        """Values into fresh entries; the bytes they have together. `datas` is a list or tuple of bytes."""
+        cdef PyObject **items = PySequence_Fast_ITEMS(datas)
+        cdef int64_t now = beside.timestamp_ms if beside.stamps is None else 0
+        cdef Py_ssize_t i, total = 0, size_bytes, largest = 0
+        cdef tl_message *message = messages
+        if not beside.timed:
+            now = tl_os.now_ms()
+        for i in range(count):
+            size_bytes = _bytes_size(items[i])
+            message.key = NULL
+            message.value = <const uint8_t *>_bytes_at(items[i])
+            message.headers = NULL
+            message.key_bytes = -1
+            message.value_bytes = <int32_t>size_bytes
+            message.headers_bytes = 0
+            message.timestamp_ms = now
+            total += size_bytes
+            if size_bytes > largest:
+                largest = size_bytes
+            message += 1
+        if largest > self.max_message_bytes:
+            for i in range(count):
+                if _bytes_size(items[i]) > self.max_message_bytes:
+                    self.too_large(_bytes_size(items[i]), -1, f"message {i} of this round: ")
+        return total
+
+    cdef uint32_t *choose(self, tl_message *messages, object items, Py_ssize_t count, _Beside beside,
+                          uint32_t *only) except? NULL:
+        """The partition of every message, to be freed by the caller; or NULL and one for all in *only."""
+        cdef uint32_t *chosen
+        cdef Py_ssize_t i
+        cdef object key
+        if not beside.keyed and self.partitioner is None:
+            only[0] = self.sticky
+            return NULL
+        chosen = <uint32_t *>take(<size_t>count, sizeof(uint32_t))
+        try:
+            if self.partitioner is not None:
+                for i in range(count):
+                    key = None
+                    if messages[i].key_bytes >= 0:
+                        key = PyBytes_FromStringAndSize(<char *>messages[i].key, messages[i].key_bytes)
+                    chosen[i] = self.ask_partitioner(key, items[i])
+            else:
+                beside.choose(messages, count, self.partitions, self.sticky, chosen)
+        except BaseException:
+            tl_os.free(chosen)
+            raise
+        return chosen
+
+    cdef bytes bytes_of(self, object value):
+        """The bytes to store. Raises SchemaMismatch."""
+        if self.shared.encode is not None:
+            data = self.shared.encode(value)
+            return data if type(data) is bytes else bytes(data)
+        if type(value) is bytes:
+            return value
+        if isinstance(value, str) or value is None or not PyObject_CheckBuffer(value):
+            raise SchemaMismatch(f"{self.shared.name!r} holds bytes, not {type(value).__qualname__}: give bytes, or "
+                                 f"open the channel with a type")
+        return bytes(value)
+
+    cdef int check_sizes(self, object values) except -1:
+        """Refuses a list with a message that is too large before its first round is sent."""
+        cdef Py_ssize_t i = 0
+        if self.shared.encode is None:
+            for value in values:
+                if type(value) is bytes and PyBytes_GET_SIZE(value) > self.max_message_bytes:
+                    self.too_large(PyBytes_GET_SIZE(value), -1, f"message {i}: ")
+                i += 1
+        return 0
+
+    cdef int too_large(self, Py_ssize_t value_bytes, Py_ssize_t key_bytes, str which) except -1:
+        raise_too_large(self.shared, value_bytes, key_bytes, which)

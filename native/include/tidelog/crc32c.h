@@ -1,0 +1,26 @@
+/* What is the CRC-32C (Castagnoli) of these bytes?
+ *
+ * Imports base.h. Callable from any thread. The implementation is chosen by CPU before main() and read through one
+ * atomic pointer; tl_crc32c_select() changes it for the whole process and exists for tests and benchmarks. */
+#ifndef TIDELOG_CRC32C_H
+#define TIDELOG_CRC32C_H
+
+#include "tidelog/base.h"
+
+/* Starts with 0 and chains: crc(crc(0, a), b) == crc(0, a+b). */
+uint32_t tl_crc32c(uint32_t crc, const void *p, size_t n);
+
+/* Copies src to dst (no overlap) and continues `crc` over the bytes stored: each byte is loaded once, so a source that
+ * another thread changes meanwhile cannot leave bytes in dst that the result does not cover. */
+uint32_t tl_crc32c_copy(void *dst, const void *src, size_t n, uint32_t crc);
+
+/* crc(a+b) from crc(a), crc(b) and the length of b in bytes. */
+uint32_t tl_crc32c_combine(uint32_t a, uint32_t b, uint64_t len_b);
+
+/* "table", "sse42", "pclmul", "avx512" or "armv8". */
+const char *tl_crc32c_name(void);
+
+/* TL_EUNSUPPORTED when this build or CPU lacks it. */
+int tl_crc32c_select(const char *name);
+
+#endif

@@ -1,0 +1,434 @@
+/* How do messages get behind the tail of a partition, and when do readers see them?
+ *
+ * Imports handles.h, guard.h, crc32c.h. Callable from any thread. SHARING rules 12 and 13: under the lock store `reserve`,
+ * copy the batch, fill the end slot that is not in force, release-store `tail` (the publication), note the index, unlock,
+ * then look for sleepers. A death at any instruction leaves bytes past the tail, which mean nothing. */
+#include "handles.h"
+
+#include "tidelog/crc32c.h"
+#include "tidelog/guard.h"
+
+/* Bytes of a batch that the running header CRC covers: all that its own CRC does not, and that CRC itself. */
+#define HEADER_CRC_BYTES TL_BATCH_CRC_FROM
+#define TRY_MOST_BYTES (64u << 10)
+#define DEAD_OWNER 0x3ffu /* no process has this slot: the next who wants the lock finds its owner dead and repairs */
+
+void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
+    const tl_end *end = hot->end_a.tail == tail ? &hot->end_a : &hot->end_b;
+    if (TL_BUG(END_SLOT_WITHOUT_TAG))
+        end = hot->end_a.end_offset >= hot->end_b.end_offset ? &hot->end_a : &hot->end_b;
+    *out = *end;
+}
+
+bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out) {
+    for (int tries = 0; tries < 10000; tries++) {
+        uint64_t seen = __atomic_load_n(&hot->tail, __ATOMIC_ACQUIRE);
+        tl_end_read(hot, seen, out);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        /* The slot in force is rewritten only after the tail has moved on. */
+        if (__atomic_load_n(&hot->tail, __ATOMIC_RELAXED) == seen && (out->tail == seen || TL_BUG(END_SLOT_WITHOUT_TAG))) {
+            *tail = seen;
+            return true;
+        }
+    }
+    return false;
+}
+
+int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
+    tl_store *store = partition->store;
+    tl_hot *hot = partition->hot;
+    if (TL_UNLIKELY(!tl_lock_try(&hot->lock, store->me))) {
+        if (try_only)
+            return TL_EAGAIN;
+        int taken = tl_store_take(store, &hot->lock, "a partition is locked", err);
+        if (taken < 0)
+            return taken;
+        if (taken == TL_LOCK_TAKEN_OVER) {
+            int status = tl_partition_repair(partition, err);
+            if (status < 0) { /* it stays unrepaired, and whoever comes next must not take it for whole */
+                __atomic_store_n(&hot->lock, TL_LOCK_WAITERS | DEAD_OWNER, __ATOMIC_SEQ_CST);
+                return status;
+            }
+        }
+    }
+    int status = TL_OK;
+    if (TL_UNLIKELY(!tl_store_usable(store)))
+        status = tl_store_refuse(store, err);
+    else if (TL_UNLIKELY(__atomic_load_n(&hot->id, __ATOMIC_RELAXED) != partition->id) && !TL_BUG(WRITER_IGNORES_DROP))
+        status = tl_fail(err, TL_EDROPPED, "the channel was dropped", partition->cold->directory, -1);
+    else if (TL_UNLIKELY(__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) != 0)) {
+        status = tl_fail(err, TL_EFAILED, "the partition has failed", partition->cold->directory, -1);
+        if (err != NULL)
+            err->sys_errno = (int)hot->failed;
+    }
+    if (TL_UNLIKELY(status < 0))
+        tl_lock_release(&hot->lock, store->me);
+    return status;
+}
+
+void tl_partition_unlock(tl_partition *partition) {
+    tl_lock_release(&partition->hot->lock, partition->store->me);
+}
+
+/* The active segment, mapped for writing in this process. */
+int tl_partition_writer(tl_partition *partition, tl_error *err) {
+    tl_hot *hot = partition->hot;
+    uint32_t ordinal = tl_place_ordinal(hot->tail);
+    if (partition->writer != NULL) {
+        if (partition->writer->ordinal == ordinal)
+            return TL_OK;
+        tl_segment_release(partition->store, partition->writer);
+        partition->writer = NULL;
+    }
+    int64_t base = hot->active_base[ordinal & 1];
+    if (tl_place_position(hot->tail) == 0) {
+        /* Nothing stands in it yet: it may have to be created, at whatever offset comes next. */
+        int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
+        if (status != TL_ENOTFOUND)
+            return status;
+        hot->segment_created_ms = (uint64_t)tl_os->now_ms();
+        return tl_segment_create(partition, ordinal, base, &partition->writer, err);
+    }
+    int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
+    if (status == TL_ENOTFOUND)
+        return tl_fail(err, TL_ECORRUPT, "the active segment is missing", err == NULL ? "" : err->path, -1);
+    return status;
+}
+
+/* What one batch needs to get in; filled by make_room. */
+typedef struct room {
+    uint8_t *at;
+    uint64_t tail;
+    tl_end end;
+} room;
+
+/* Under the lock. Rolls, allocates, populates, extends the lease as needed; TL_EAGAIN when `flags` forbid that. */
+static int make_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, room *out, tl_error *err) {
+    tl_hot *hot = partition->hot;
+    bool may_block = (flags & TL_APPEND_TRY) == 0;
+    for (;;) {
+        uint64_t tail = hot->tail;
+        uint32_t position = tl_place_position(tail);
+        tl_segment *segment = partition->writer;
+        tl_end_read(hot, tail, &out->end);
+        if (TL_UNLIKELY(segment == NULL || segment->ordinal != tl_place_ordinal(tail))) {
+            if (!may_block)
+                return TL_EAGAIN;
+            int status = tl_partition_writer(partition, err);
+            if (status < 0)
+                return status;
+            continue;
+        }
+        uint64_t until = (uint64_t)position + bytes;
+        bool offsets_far = out->end.end_offset + (int64_t)count - segment->base_offset > INT32_MAX;
+        if (TL_UNLIKELY(until > __atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED) || offsets_far) && position > 0) {
+            if (!may_block)
+                return TL_EAGAIN;
+            int status = tl_partition_roll(partition, out->end.end_offset, err);
+            if (status < 0)
+                return status;
+            continue;
+        }
+        uint32_t ready = (flags & TL_APPEND_THROUGH_FILE) != 0 ? segment->allocated : segment->populated;
+        if (TL_UNLIKELY(until > ready)) {
+            if (!may_block)
+                return TL_EAGAIN;
+            if (until > TL_MAX_SEGMENT_BYTES)
+                return tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", partition->cold->directory, (int64_t)until);
+            int status = tl_segment_extend(partition, segment, (uint32_t)until, err);
+            if (status < 0)
+                return status;
+        }
+        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count > hot->lease)) {
+            if (!may_block)
+                return TL_EAGAIN;
+            int status = tl_partition_extend_lease(partition, err);
+            if (status < 0)
+                return status;
+        }
+        out->at = segment->map + position;
+        out->tail = tail;
+        return TL_OK;
+    }
+}
+
+/* The entry is made after the batch is published: an index is never ahead of the data. Every 4 KiB or so it costs more
+ * than a few additions; a failure to make an entry is no failure of the append, since lookups scan on. */
+static void note_index(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
+    tl_hot *hot = partition->hot;
+    tl_index_progress progress = {hot->bytes_since_entry, hot->time_max_ms, hot->time_max_offset};
+    if (TL_LIKELY(progress.bytes_since_entry <= TL_INDEX_INTERVAL_BYTES)) {
+        tl_index none = {0};
+        (void)tl_index_note(&none, &progress, batch, NULL);
+    } else {
+        tl_segment *segment = partition->writer;
+        tl_index index;
+        uint32_t wanted = (hot->index_entries + 2) * TL_INDEX_ENTRY_BYTES;
+        uint32_t wanted_time = (hot->time_entries + 2) * TL_INDEX_TIME_ENTRY_BYTES;
+        bool has_room = segment->offset_map != NULL && segment->time_map != NULL && wanted <= segment->offset_allocated &&
+                    wanted_time <= segment->time_allocated;
+        memset(&index, 0, sizeof index);
+        if ((has_room || may_block) && tl_segment_index(partition, segment, &index, true, NULL) == TL_OK) {
+            tl_guard guard;
+            TL_GUARDED(guard) {
+                (void)tl_index_note(&index, &progress, batch, NULL);
+                TL_POINT("append.index_entry");
+                __atomic_store_n(&hot->time_entries, index.time_count, __ATOMIC_RELEASE);
+                __atomic_store_n(&hot->index_entries, index.offset_count, __ATOMIC_RELEASE);
+            } TL_GUARD_CAUGHT(guard) {
+                progress.bytes_since_entry = 0;
+            }
+        } else { /* without the system call it takes to grow the index: the next append that may block makes the entry */
+            if (batch->max_timestamp_ms > progress.max_timestamp_ms) {
+                progress.max_timestamp_ms = batch->max_timestamp_ms;
+                progress.max_timestamp_offset = batch->last_offset;
+            }
+            progress.bytes_since_entry += batch->bytes;
+        }
+    }
+    hot->bytes_since_entry = progress.bytes_since_entry;
+    hot->time_max_ms = progress.max_timestamp_ms;
+    hot->time_max_offset = progress.max_timestamp_offset;
+}
+
+/* `header` is the batch as it stands in memory now. */
+static uint64_t publish(tl_partition *partition, const room *where, const uint8_t *header, size_t bytes, int64_t next_offset,
+                        int64_t max_timestamp_ms, bool may_block) {
+    tl_hot *hot = partition->hot;
+    uint64_t tail = where->tail + bytes;
+    tl_end *end = hot->end_a.tail == where->tail ? &hot->end_b : &hot->end_a;
+    end->tail = tail;
+    end->end_offset = next_offset;
+    end->max_timestamp_ms = where->end.max_timestamp_ms > max_timestamp_ms ? where->end.max_timestamp_ms : max_timestamp_ms;
+    end->header_crc = tl_crc32c(where->end.header_crc, header, HEADER_CRC_BYTES);
+    end->batches = where->end.batches + 1;
+    TL_POINT("append.end_filled");
+    const tl_index_batch noted = {next_offset - 1, max_timestamp_ms, tl_place_position(where->tail), (uint32_t)bytes};
+    if (TL_BUG(INDEX_AHEAD_OF_DATA))
+        note_index(partition, &noted, may_block);
+    TL_YIELD();
+    __atomic_store_n(&hot->tail, tail, __ATOMIC_RELEASE);
+    TL_POINT("append.tail_stored");
+    if (!TL_BUG(INDEX_AHEAD_OF_DATA))
+        note_index(partition, &noted, may_block);
+    if (TL_UNLIKELY(__atomic_load_n(&hot->dirty_since_ns, __ATOMIC_RELAXED) == 0))
+        __atomic_store_n(&hot->dirty_since_ns, (uint64_t)tl_os->monotonic_ns(), __ATOMIC_RELAXED);
+    return tail;
+}
+
+/* After the last publication. The release is a full barrier, so that a sleeper either sees the new tail or is seen. */
+static void unlock_and_wake(tl_partition *partition) {
+    tl_hot *hot = partition->hot;
+    if (TL_BUG(NO_BARRIER_BEFORE_SLEEPERS)) { /* what a reordering of the two amounts to: looking before publishing is done */
+        tl_lock_release(&hot->lock, partition->store->me);
+        return;
+    }
+    tl_lock_release(&hot->lock, partition->store->me);
+    TL_POINT("append.unlocked");
+    TL_YIELD();
+    if (TL_UNLIKELY(__atomic_load_n(&hot->sleepers, __ATOMIC_SEQ_CST) != 0))
+        tl_partition_wake_sleepers(partition);
+}
+
+static void reserve(tl_hot *hot, const room *where, size_t bytes) {
+    __atomic_store_n(&hot->reserve, where->tail + bytes, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    TL_POINT("append.reserved");
+}
+
+static int map_failed(tl_partition *partition, const tl_guard *guard, tl_error *err) {
+    char path[360];
+    tl_segment *segment = partition->writer;
+    tl_segment_path(partition, segment->base_offset, ".log", path);
+    /* Bytes may lie past the tail; nobody will zero them, because nobody can. The next append overwrites or fails. */
+    return tl_fail(err, TL_EBUS, "the active segment cannot be written", path, (const uint8_t *)guard->address - segment->map);
+}
+
+/* Unsynced bytes are older than promised: the appender helps before it makes more of them (SHARING rule 24). */
+static int help_flushing(tl_partition *partition, unsigned flags, tl_error *err) {
+    if ((flags & TL_APPEND_TRY) != 0)
+        return TL_EAGAIN;
+    return tl_partition_sync_flush(partition, err);
+}
+
+int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags, tl_appended *result, tl_error *err) {
+    tl_hot *hot = partition->hot;
+    size_t bytes = tl_batch_size_one(message);
+    if (TL_UNLIKELY(bytes > TRY_MOST_BYTES || (flags & TL_APPEND_THROUGH_FILE) != 0)) {
+        const tl_append many = {.messages = message, .count = 1};
+        return tl_partition_append(partition, &many, flags, result, err);
+    }
+    if (TL_UNLIKELY(__atomic_load_n(&hot->late, __ATOMIC_RELAXED) != 0)) {
+        int status = help_flushing(partition, flags, err);
+        if (status < 0)
+            return status;
+    }
+    int status = tl_partition_lock(partition, (flags & TL_APPEND_TRY) != 0, err);
+    if (TL_UNLIKELY(status < 0))
+        return status;
+    TL_POINT("append.locked");
+    room where;
+    status = make_room(partition, bytes, 1, flags, &where, err);
+    if (TL_UNLIKELY(status < 0)) {
+        tl_partition_unlock(partition);
+        return status;
+    }
+    reserve(hot, &where, bytes);
+    int64_t offset = where.end.end_offset;
+    if (TL_BUG(TAIL_BEFORE_COPY))
+        __atomic_store_n(&hot->tail, where.tail + bytes, __ATOMIC_RELEASE);
+    tl_guard guard;
+    TL_GUARDED(guard) {
+        tl_batch_encode_one(where.at, offset, message);
+    } TL_GUARD_CAUGHT(guard) {
+        status = map_failed(partition, &guard, err);
+        tl_partition_unlock(partition);
+        return status;
+    }
+    TL_POINT("append.copied");
+    result->base_offset = offset;
+    result->next_offset = offset + 1;
+    result->tail = publish(partition, &where, where.at, bytes, offset + 1, message->timestamp_ms, (flags & TL_APPEND_TRY) == 0);
+    unlock_and_wake(partition);
+    return TL_OK;
+}
+
+/* --- many --- */
+
+static size_t measure(const tl_append *what, size_t first, size_t count, size_t *bytes) {
+    if (what->rows != NULL)
+        return tl_batch_measure_rows(what->rows, first, count, TL_BATCH_MAX_BYTES, bytes);
+    return tl_batch_measure(what->messages + first, count, TL_BATCH_MAX_BYTES, bytes);
+}
+
+static int64_t encode(const tl_append *what, size_t first, size_t count, int64_t base_offset, uint8_t *out, size_t bytes) {
+    int64_t newest = what->max_timestamp_ms;
+    if (what->encoded != NULL) {
+        tl_batch_set_base_offset(what->encoded, base_offset);
+        tl_put_be32(what->encoded + 12, 0);
+        if (out != what->encoded)
+            memcpy(out, what->encoded, bytes);
+        return newest;
+    }
+    const tl_batch_spec *spec = what->spec == NULL ? &tl_batch_plain : what->spec;
+    if (what->rows != NULL) {
+        tl_batch_encode_rows(out, base_offset, spec, what->rows, first, count);
+        return what->rows->timestamp_ms;
+    }
+    tl_batch_encode(out, base_offset, spec, what->messages + first, count, &newest);
+    return newest;
+}
+
+/* One batch through the map. */
+static int put_mapped(tl_partition *partition, const tl_append *what, size_t first, size_t count, size_t bytes,
+                      const room *where, int64_t *newest, tl_error *err) {
+    if (TL_BUG(TAIL_BEFORE_COPY))
+        __atomic_store_n(&partition->hot->tail, where->tail + bytes, __ATOMIC_RELEASE);
+    volatile int64_t found = 0;
+    tl_guard guard;
+    TL_GUARDED(guard) {
+        found = encode(what, first, count, where->end.end_offset, where->at, bytes);
+    } TL_GUARD_CAUGHT(guard) {
+        return map_failed(partition, &guard, err);
+    }
+    *newest = found;
+    return TL_OK;
+}
+
+/* One batch through the file: with a sync behind it, write() is cheaper than a page fault and a dirty page table. */
+static int put_through_file(tl_partition *partition, const tl_append *what, size_t first, size_t count, size_t bytes,
+                            const room *where, uint8_t *scratch, int64_t *newest, tl_error *err) {
+    uint8_t *from = what->encoded != NULL ? what->encoded : scratch;
+    *newest = encode(what, first, count, where->end.end_offset, from, bytes);
+    int fd = -1, status = tl_segment_descriptor(partition, partition->writer, &fd, err);
+    if (status < 0)
+        return status;
+    int64_t written = tl_os->pwrite(fd, from, bytes, tl_place_position(where->tail));
+    if (fd != partition->writer->fd)
+        tl_os->close(fd);
+    if (written >= 0)
+        return TL_OK;
+    /* A part may have arrived: it must not outlive this call, or a shorter batch would leave a piece of it behind. */
+    tl_guard guard;
+    TL_GUARDED(guard) {
+        memset(where->at, 0, bytes);
+    } TL_GUARD_CAUGHT(guard) {
+        (void)map_failed(partition, &guard, NULL);
+    }
+    char path[360];
+    tl_segment_path(partition, partition->writer->base_offset, ".log", path);
+    return tl_fail_sys(err, (int)written, "the active segment cannot be written", path);
+}
+
+/* Scratch for the largest batch of `what`, on the caller's stack when it is small. */
+static int scratch_for(const tl_append *what, uint8_t *small, size_t small_bytes, uint8_t **scratch, uint8_t **heap, tl_error *err) {
+    size_t most = 0;
+    *heap = NULL;
+    *scratch = small;
+    if (what->encoded != NULL)
+        return TL_OK;
+    for (size_t at = what->first, end = what->first + what->count; at < end;) {
+        size_t bytes = 0;
+        at += measure(what, at, end - at, &bytes);
+        most = bytes > most ? bytes : most;
+    }
+    if (most <= small_bytes)
+        return TL_OK;
+    *heap = *scratch = tl_os->malloc(most);
+    return *heap != NULL ? TL_OK : tl_fail(err, TL_ENOMEM, "no memory to encode a batch", "", -1);
+}
+
+int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned flags, tl_appended *result, tl_error *err) {
+    tl_hot *hot = partition->hot;
+    bool through_file = (flags & TL_APPEND_THROUGH_FILE) != 0;
+    uint8_t small[4096], *scratch = NULL, *heap = NULL;
+    memset(result, 0, sizeof *result);
+    if (what->count == 0)
+        return tl_fail(err, TL_EINVAL, "an append has no messages", "", -1);
+    int status;
+    if (through_file && (status = scratch_for(what, small, sizeof small, &scratch, &heap, err)) < 0)
+        return status;
+    if (TL_UNLIKELY(__atomic_load_n(&hot->late, __ATOMIC_RELAXED) != 0) && (status = help_flushing(partition, flags, err)) < 0)
+        goto out;
+    status = tl_partition_lock(partition, (flags & TL_APPEND_TRY) != 0, err);
+    if (status < 0)
+        goto out;
+    TL_POINT("append_many.locked");
+    size_t at = what->first, end = what->first + what->count;
+    bool started = false;
+    while (at < end) {
+        size_t bytes = what->encoded_bytes, take = what->count;
+        if (what->encoded == NULL)
+            take = measure(what, at, end - at, &bytes);
+        if (bytes > TL_MAX_SEGMENT_BYTES) {
+            status = tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", partition->cold->directory, (int64_t)bytes);
+            break;
+        }
+        room where;
+        /* Once begun a try goes on: its caller bounded the bytes, and half an answer would cost more than a short wait. */
+        status = make_room(partition, bytes, take, started ? flags & ~(unsigned)TL_APPEND_TRY : flags, &where, err);
+        if (status < 0)
+            break;
+        if (!started) {
+            result->base_offset = result->next_offset = where.end.end_offset;
+            started = true;
+        }
+        reserve(hot, &where, bytes);
+        int64_t newest = -1;
+        status = through_file ? put_through_file(partition, what, at, take, bytes, &where, scratch, &newest, err)
+                              : put_mapped(partition, what, at, take, bytes, &where, &newest, err);
+        if (status < 0)
+            break;
+        TL_POINT("append_many.copied");
+        const uint8_t *header = through_file ? (what->encoded != NULL ? what->encoded : scratch) : where.at;
+        result->next_offset = where.end.end_offset + (int64_t)take;
+        result->tail = publish(partition, &where, header, bytes, result->next_offset, newest, (flags & TL_APPEND_TRY) == 0);
+        TL_POINT("append_many.published");
+        at += take;
+    }
+    unlock_and_wake(partition);
+out:
+    if (heap != NULL)
+        tl_os->free(heap);
+    return status;
+}

@@ -1,0 +1,286 @@
+/* How do messages become a Kafka RecordBatch v2?
+ *
+ * Imports batch.h, record.h, crc32c.h, murmur2.h (what of a row is its key). Callable from any thread: pure functions
+ * over the caller's memory.
+ *
+ * The CRC covers what was stored, never the source, so a source that another thread changes cannot make a wrong batch.
+ * Small records are written first and summed a few KiB at a time, while L1 still holds them: a checksum call per record
+ * would cost more than the record. Large values are copied and summed in one pass. */
+#include "tidelog/batch.h"
+
+#include "tidelog/crc32c.h"
+#include "tidelog/murmur2.h"
+#include "tidelog/record.h"
+
+#define MARKER_BYTES 78
+
+const tl_batch_spec tl_batch_plain = {.producer_id = -1, .base_sequence = -1, .producer_epoch = -1, .attributes = 0};
+
+/* Everything but the CRC. */
+TL_INLINE void put_header(uint8_t *out, int64_t base_offset, size_t batch_bytes, const tl_batch_spec *spec,
+                          int32_t last_offset_delta, int64_t base_timestamp_ms, int64_t max_timestamp_ms,
+                          int32_t count) {
+    tl_put_be64(out, (uint64_t)base_offset);
+    tl_put_be32(out + 8, (uint32_t)(batch_bytes - TL_BATCH_PREFIX_BYTES));
+    tl_put_be32(out + 12, 0);
+    out[16] = 2;
+    tl_put_be16(out + 21, spec->attributes);
+    tl_put_be32(out + 23, (uint32_t)last_offset_delta);
+    tl_put_be64(out + 27, (uint64_t)base_timestamp_ms);
+    tl_put_be64(out + 35, (uint64_t)max_timestamp_ms);
+    tl_put_be64(out + 43, (uint64_t)spec->producer_id);
+    tl_put_be16(out + 51, (uint16_t)spec->producer_epoch);
+    tl_put_be32(out + 53, (uint32_t)spec->base_sequence);
+    tl_put_be32(out + 57, (uint32_t)count);
+}
+
+TL_INLINE void put_crc(uint8_t *out, uint32_t crc) {
+    tl_put_be32(out + 17, crc);
+}
+
+TL_INLINE void sum_all(uint8_t *out, size_t bytes) {
+    put_crc(out, tl_crc32c(0, out + TL_BATCH_CRC_FROM, bytes - TL_BATCH_CRC_FROM));
+}
+
+/* Bytes from `from` to the writer's cursor are written and not yet part of crc. */
+typedef struct running_sum {
+    const uint8_t *from;
+    uint32_t crc;
+} running_sum;
+
+TL_INLINE void sum_up_to(running_sum *sum, const uint8_t *p) {
+    sum->crc = tl_crc32c(sum->crc, sum->from, (size_t)(p - sum->from));
+    sum->from = p;
+}
+
+TL_INLINE uint8_t *put_value(uint8_t *p, const uint8_t *value, size_t bytes, running_sum *sum) {
+    if (TL_UNLIKELY(sum != NULL && bytes >= TL_FUSE_BYTES)) {
+        sum_up_to(sum, p);
+        sum->crc = tl_crc32c_copy(p, value, bytes, sum->crc);
+        sum->from = p + bytes;
+    } else {
+        tl_copy_short(p, value, bytes);
+    }
+    return p + bytes;
+}
+
+TL_INLINE size_t headers_bytes_of(const tl_message *m) {
+    return m->headers == NULL ? 0 : m->headers_bytes;
+}
+
+TL_INLINE size_t body_bytes_of(const tl_message *m, int64_t base_timestamp_ms, int64_t offset_delta) {
+    return tl_record_body_bytes(tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms), offset_delta, m->key_bytes,
+                                m->value_bytes, headers_bytes_of(m));
+}
+
+TL_INLINE uint8_t *put_record(uint8_t *p, const tl_message *m, int64_t base_timestamp_ms, int64_t offset_delta,
+                              running_sum *sum) {
+    size_t headers_bytes = headers_bytes_of(m);
+    p = tl_record_put_front(p, body_bytes_of(m, base_timestamp_ms, offset_delta),
+                            tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms), offset_delta, m->key, m->key_bytes,
+                            m->value_bytes);
+    if (m->value_bytes > 0)
+        p = put_value(p, m->value, (size_t)m->value_bytes, sum);
+    if (TL_LIKELY(headers_bytes == 0)) {
+        *p++ = 0;
+        return p;
+    }
+    memcpy(p, m->headers, headers_bytes);
+    return p + headers_bytes;
+}
+
+/* A batch's length and count are int32 in its header, whatever the caller's limit is. */
+TL_INLINE size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+size_t tl_batch_measure(const tl_message *messages, size_t count, size_t limit, size_t *bytes) {
+    size_t total = TL_BATCH_HEADER_BYTES, taken = 0;
+    int64_t base_timestamp_ms = count > 0 ? messages[0].timestamp_ms : 0;
+    limit = least(limit, INT32_MAX);
+    count = least(count, INT32_MAX);
+    for (; taken < count; taken++) {
+        size_t record = tl_record_bytes(body_bytes_of(&messages[taken], base_timestamp_ms, (int64_t)taken));
+        if (total + record > limit && taken > 0)
+            break;
+        total += record;
+    }
+    *bytes = total;
+    return taken;
+}
+
+size_t tl_batch_encode(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *messages,
+                       size_t count, int64_t *max_timestamp_ms) {
+    uint8_t *const first = out + TL_BATCH_HEADER_BYTES;
+    int64_t base_ms = messages[0].timestamp_ms, max_ms = base_ms;
+    running_sum sum = {.from = first, .crc = 0};
+    uint8_t *p = first;
+    for (size_t i = 0; i < count; i++) {
+        max_ms = messages[i].timestamp_ms > max_ms ? messages[i].timestamp_ms : max_ms;
+        p = put_record(p, &messages[i], base_ms, (int64_t)i, &sum);
+        if (TL_UNLIKELY(p - sum.from >= TL_SUM_BYTES))
+            sum_up_to(&sum, p);
+    }
+    size_t bytes = (size_t)(p - out);
+    put_header(out, base_offset, bytes, spec, (int32_t)(count - 1), base_ms, max_ms, (int32_t)count);
+    if (sum.from == first) {
+        sum_all(out, bytes);
+    } else { /* the largest timestamp is known only now, so the header is summed last and put in front */
+        sum_up_to(&sum, p);
+        uint32_t header = tl_crc32c(0, out + TL_BATCH_CRC_FROM, TL_BATCH_HEADER_BYTES - TL_BATCH_CRC_FROM);
+        put_crc(out, tl_crc32c_combine(header, sum.crc, (uint64_t)(p - first)));
+    }
+    *max_timestamp_ms = max_ms;
+    return bytes;
+}
+
+size_t tl_batch_size_one(const tl_message *m) {
+    return TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, 0));
+}
+
+size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *m) {
+    size_t body = tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, 0);
+    size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body);
+    put_header(out, base_offset, bytes, &tl_batch_plain, 0, m->timestamp_ms, m->timestamp_ms, 1);
+    uint8_t *p = tl_record_put_front(out + TL_BATCH_HEADER_BYTES, body, 0, 0, m->key, m->key_bytes, m->value_bytes);
+    running_sum sum = {.from = out + TL_BATCH_CRC_FROM, .crc = 0};
+    if (m->value_bytes > 0)
+        p = put_value(p, m->value, (size_t)m->value_bytes, &sum);
+    *p++ = 0;
+    sum_up_to(&sum, p);
+    put_crc(out, sum.crc);
+    return bytes;
+}
+
+size_t tl_batch_encode_records(uint8_t *out, const tl_message *messages, size_t count) {
+    uint8_t *p = out;
+    for (size_t i = 0; i < count; i++)
+        p = put_record(p, &messages[i], messages[0].timestamp_ms, (int64_t)i, NULL);
+    return (size_t)(p - out);
+}
+
+size_t tl_batch_finish(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, size_t payload_bytes,
+                       int32_t count, int64_t base_timestamp_ms, int64_t max_timestamp_ms) {
+    size_t bytes = TL_BATCH_HEADER_BYTES + payload_bytes;
+    put_header(out, base_offset, bytes, spec, count - 1, base_timestamp_ms, max_timestamp_ms, count);
+    sum_all(out, bytes);
+    return bytes;
+}
+
+size_t tl_batch_encode_empty(uint8_t *out, int64_t base_offset, int64_t last_offset, const tl_batch_spec *spec) {
+    put_header(out, base_offset, TL_BATCH_HEADER_BYTES, spec, (int32_t)(last_offset - base_offset), -1, -1, 0);
+    sum_all(out, TL_BATCH_HEADER_BYTES);
+    return TL_BATCH_HEADER_BYTES;
+}
+
+size_t tl_batch_encode_marker(uint8_t *out, int64_t base_offset, int64_t producer_id, int16_t producer_epoch, int kind,
+                              int32_t coordinator_epoch, int64_t timestamp_ms) {
+    uint8_t key[4], value[6];
+    tl_put_be16(key, 0); /* version */
+    tl_put_be16(key + 2, (uint16_t)kind);
+    tl_put_be16(value, 0); /* version */
+    tl_put_be32(value + 2, (uint32_t)coordinator_epoch);
+    tl_message marker = {.key = key, .value = value, .key_bytes = 4, .value_bytes = 6, .timestamp_ms = timestamp_ms};
+    tl_batch_spec spec = {.producer_id = producer_id,
+                          .base_sequence = -1,
+                          .producer_epoch = producer_epoch,
+                          .attributes = TL_ATTR_TRANSACTIONAL | TL_ATTR_CONTROL};
+    put_record(out + TL_BATCH_HEADER_BYTES, &marker, timestamp_ms, 0, NULL);
+    put_header(out, base_offset, MARKER_BYTES, &spec, 0, timestamp_ms, timestamp_ms, 1);
+    sum_all(out, MARKER_BYTES);
+    return MARKER_BYTES;
+}
+
+/* --- fixed-width rows --- */
+
+TL_INLINE const uint8_t *row_at(const tl_rows *rows, size_t index) {
+    return rows->rows + (rows->pick == NULL ? index : rows->pick[index]) * rows->stride;
+}
+
+/* -1: the rows have no key. An all-NUL key under strip_key is an empty key, not a missing one. */
+TL_INLINE int32_t key_bytes_of(const tl_rows *rows, const uint8_t *row) {
+    if (rows->key_bytes == 0)
+        return -1;
+    return (int32_t)(rows->strip_key ? tl_stripped_bytes(row + rows->key_at, rows->key_bytes) : rows->key_bytes);
+}
+
+TL_INLINE size_t row_body_bytes(const tl_rows *rows, int32_t key_bytes, size_t offset_delta) {
+    return tl_record_body_bytes(0, (int64_t)offset_delta, key_bytes, (int32_t)rows->row_bytes, 0);
+}
+
+/* Records differ only by the width of their offset delta, which changes four times in 2^31: one division per width. */
+static size_t measure_equal_rows(const tl_rows *rows, size_t count, size_t limit, size_t *bytes) {
+    int32_t key_bytes = rows->key_bytes == 0 ? -1 : (int32_t)rows->key_bytes;
+    size_t total = TL_BATCH_HEADER_BYTES, taken = 0;
+    for (unsigned width = 1; taken < count; width++) {
+        size_t record = tl_record_bytes(row_body_bytes(rows, key_bytes, taken));
+        size_t until = least(count, (size_t)1 << (7 * width - 1)); /* the first delta that needs one byte more */
+        size_t room = total < limit ? (limit - total) / record : 0;
+        size_t more = least(until - taken, room);
+        if (taken == 0 && more == 0)
+            more = 1;
+        taken += more;
+        total += more * record;
+        if (taken < until)
+            break;
+    }
+    *bytes = total;
+    return taken;
+}
+
+size_t tl_batch_measure_rows(const tl_rows *rows, size_t first, size_t count, size_t limit, size_t *bytes) {
+    limit = least(limit, INT32_MAX);
+    count = least(count, INT32_MAX);
+    if (!rows->strip_key || rows->key_bytes == 0)
+        return measure_equal_rows(rows, count, limit, bytes);
+    size_t total = TL_BATCH_HEADER_BYTES, taken = 0;
+    for (; taken < count; taken++) {
+        int32_t key_bytes = key_bytes_of(rows, row_at(rows, first + taken));
+        size_t record = tl_record_bytes(row_body_bytes(rows, key_bytes, taken));
+        if (total + record > limit && taken > 0)
+            break;
+        total += record;
+    }
+    *bytes = total;
+    return taken;
+}
+
+/* Written once with `fused` as a constant at each of its two calls. */
+TL_INLINE uint8_t *put_rows(uint8_t *p, const tl_rows *rows, size_t first, size_t count, running_sum *sum, bool fused) {
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *row = row_at(rows, first + i);
+        int32_t key_bytes = key_bytes_of(rows, row);
+        p = tl_record_put_front(p, row_body_bytes(rows, key_bytes, i), 0, (int64_t)i, row + rows->key_at, key_bytes,
+                                (int32_t)rows->row_bytes);
+        if (fused) {
+            sum_up_to(sum, p);
+            sum->crc = tl_crc32c_copy(p, row, rows->row_bytes, sum->crc);
+            p += rows->row_bytes;
+            sum->from = p;
+            *p++ = 0;
+        } else {
+            tl_copy_short(p, row, rows->row_bytes);
+            p += rows->row_bytes;
+            *p++ = 0;
+            if (TL_UNLIKELY(p - sum->from >= TL_SUM_BYTES))
+                sum_up_to(sum, p);
+        }
+    }
+    sum_up_to(sum, p);
+    return p;
+}
+
+/* All rows have one timestamp, so the header is known but for the length, which the CRC does not cover. */
+size_t tl_batch_encode_rows(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_rows *rows,
+                            size_t first, size_t count) {
+    put_header(out, base_offset, 0, spec, (int32_t)(count - 1), rows->timestamp_ms, rows->timestamp_ms, (int32_t)count);
+    running_sum sum = {.from = out + TL_BATCH_CRC_FROM, .crc = 0};
+    uint8_t *p = out + TL_BATCH_HEADER_BYTES;
+    if (rows->row_bytes >= TL_FUSE_BYTES)
+        p = put_rows(p, rows, first, count, &sum, true);
+    else
+        p = put_rows(p, rows, first, count, &sum, false);
+    tl_put_be32(out + 8, (uint32_t)(p - out - TL_BATCH_PREFIX_BYTES));
+    put_crc(out, sum.crc);
+    return (size_t)(p - out);
+}

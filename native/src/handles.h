@@ -1,0 +1,203 @@
+/* What do the handles of a process on a store, a partition and a segment hold?
+ *
+ * Private to native/src. Imports store.h, log.h, index.h, checkpoint.h. The comment beside a field says what guards it. */
+#ifndef TIDELOG_HANDLES_H
+#define TIDELOG_HANDLES_H
+
+#include "tidelog/checkpoint.h"
+#include "tidelog/index.h"
+#include "tidelog/log.h"
+#include "tidelog/shared.h"
+#include "tidelog/store.h"
+
+#include <pthread.h>
+
+#define TL_DIRECTORY_MODE 0700u
+#define TL_FILE_MODE 0600u
+#define TL_PAGE 4096u
+#define TL_CHUNK_FIRST 65536u               /* files grow by chunks that double from here ... */
+#define TL_CHUNK_MOST (64u << 20)           /* ... to here */
+#define TL_LEASE ((int64_t)1 << 30)
+#define TL_MIN_SEGMENT_BYTES 4096u
+#define TL_MAX_SEGMENT_BYTES 0x7fffffffu
+#define TL_MAX_OPEN_SEGMENTS 192u           /* descriptors kept for writing and syncing; more are opened when needed */
+#define TL_MAX_MAPPED_SEGMENTS 16384u
+
+/* Bytes of store.lock (open-file-description locks). */
+enum { TL_BYTE_GATE = 0, TL_BYTE_HOUSEKEEPER = 1, TL_BYTE_BROKER = 2, TL_BYTE_CLOSER = 3, TL_BYTE_CATALOGUE = 4, TL_BYTE_PROCESS = 16 };
+
+/* One file of a partition with its indexes, as this process has it mapped. */
+typedef struct tl_segment {
+    uint32_t refs;                          /* atomic; the cache of its partition holds one */
+    uint32_t ordinal;
+    int64_t base_offset;
+    uint8_t *map;                           /* map_bytes of address space; only what is allocated may be touched */
+    size_t map_bytes;
+    bool writable;
+    uint32_t used;                          /* atomic tick of the last use, for the LRU */
+    /* of the writer, guarded by the partition's lock: */
+    uint32_t allocated, populated;          /* whole pages of the file; bytes whose pages were faulted in */
+    uint32_t found_bytes;                   /* length of the file when it was opened */
+    int fd;                                 /* -1: not open. Of the writer; guarded by the partition's mutex */
+    bool sealed_index;                      /* a reader's: counts come from the seal and do not change */
+    uint8_t *offset_map, *time_map;         /* NULL until needed */
+    size_t offset_bytes, time_bytes;        /* address space of the index maps */
+    uint32_t offset_allocated, time_allocated;
+} tl_segment;
+
+/* What `seals` holds by ordinal. Entry k + 1 has its base offset before the tail moves to ordinal k + 1. */
+typedef struct tl_seal {
+    int64_t base_offset, end_offset, max_timestamp_ms;
+    uint32_t length, header_crc;            /* length 0: not sealed yet */
+    uint32_t index_entries, time_entries;
+    uint32_t batches, crc;                  /* CRC-32C of the 44 bytes before it */
+} tl_seal;
+_Static_assert(sizeof(tl_seal) == 48, "entries of seals");
+#define TL_SEALS_HEADER 64u
+#define TL_SEALS_MAX_BYTES (64u << 20)      /* address space: 1.4 million segments */
+
+#define TL_SEGMENT_CACHE 8
+
+struct tl_partition {
+    tl_store *store;
+    uint32_t slot, refs;                    /* refs: atomic */
+    uint64_t id;
+    tl_hot *hot;
+    tl_cold *cold;
+    tl_segment *writer;                     /* guarded by hot->lock: one thread of one process at a time */
+    pthread_mutex_t index_mutex;            /* guards the index maps of readers' segments; taken before `mutex` */
+    pthread_mutex_t mutex;                  /* guards what follows; never held while waiting for a shared lock */
+    tl_segment *readers[TL_SEGMENT_CACHE];
+    uint8_t *seals;                         /* mapped once, on first need */
+    uint32_t seals_allocated;
+    /* of whoever holds hot->sync_lock: */
+    uint64_t directory_synced;              /* place up to which directory entries are known to be on disk */
+    int sync_fd;                            /* -1: none; descriptor of segment sync_ordinal */
+    uint32_t sync_ordinal;
+};
+
+struct tl_store {
+    uint32_t open;                          /* atomic; 0 after the last close */
+    uint32_t opens;                         /* references by tl_store_open; guarded by the registry's mutex */
+    uint32_t refs;                          /* atomic; memory */
+    uint32_t fork_generation;
+    char *path;
+    int dir, lock_fd;
+    tl_identity identity;
+    tl_store_options options;
+    bool gate_exclusive;
+    uint8_t *shared;
+    tl_shared_header *header;
+    uint32_t slot;
+    tl_owner me;
+    tl_liveness liveness;                   /* first member of what tl_store_of_liveness finds the store by */
+    tl_checkpoint checkpoint;
+    tl_offsets *offsets;
+    pthread_mutex_t mutex;                  /* guards table, segments counted below */
+    tl_partition **table;                   /* by slot */
+    uint32_t table_size;
+    uint32_t mapped_segments, open_descriptors, tick; /* atomic */
+    pthread_mutex_t catalogue;              /* in front of TL_BYTE_CATALOGUE */
+    bool catalogue_held;                    /* guarded by `catalogue` */
+    pthread_t housekeeper;
+    bool has_housekeeper, is_housekeeper;
+    uint32_t housekeeper_word;              /* futex: wakes the thread */
+    int64_t retained_ns;                    /* last retention round; housekeeping only */
+    pthread_mutex_t housekeeping;           /* one round at a time in a process */
+    tl_store *next;                         /* registry */
+};
+
+extern uint32_t tl_fork_generation;         /* atomic */
+
+/* --- store.c --- */
+TL_INLINE bool tl_store_usable(const tl_store *store) {
+    return __atomic_load_n(&store->open, __ATOMIC_SEQ_CST) != 0 && store->fork_generation == __atomic_load_n(&tl_fork_generation, __ATOMIC_RELAXED);
+}
+int tl_store_refuse(const tl_store *store, tl_error *err);      /* TL_ECLOSED or TL_EFORKED with a sentence */
+int64_t tl_store_lock_timeout_ns(const tl_store *store);
+/* Takes a shared lock of the store with its lock timeout. TL_LOCK_TAKEN, TL_LOCK_TAKEN_OVER or TL_ELOCKED with the holder in err. */
+int tl_store_take(tl_store *store, uint32_t *word, const char *what, tl_error *err);
+void tl_store_holder(tl_store *store, tl_owner holder, tl_error *err);
+
+/* --- gate.c: entering and leaving the directory --- */
+int tl_gate_enter(tl_store *store, bool *exclusive, tl_error *err);
+int tl_gate_take_slot(tl_store *store, tl_error *err);
+int tl_gate_share(tl_store *store, tl_error *err);              /* exclusive to shared */
+int tl_gate_upgrade(tl_store *store);                           /* TL_OK, or TL_EAGAIN: others are in */
+int tl_shared_create(tl_store *store, tl_error *err);           /* a new file, nobody else inside */
+int tl_shared_open(tl_store *store, tl_error *err);             /* maps it; TL_ENOTFOUND, TL_ECORRUPT when it cannot be used */
+bool tl_shared_is_ready(tl_store *store);
+void tl_shared_unready(tl_store *store);
+void tl_shared_set_ready(tl_store *store);
+int tl_shared_grow(tl_store *store, uint32_t partitions, tl_error *err); /* allocates blocks; under the catalogue's inner lock */
+
+/* --- records.c: what the checkpoint holds --- */
+enum { TL_RECORD_STORE = 1, TL_RECORD_DEFINITION = 2, TL_RECORD_STATE = 3, TL_RECORD_LEASE = 4, TL_RECORD_START = 5, TL_RECORD_OFFSET = 6 };
+
+typedef struct tl_state {                   /* a partition as a checkpoint knows it; all but the first two only after a clean close */
+    uint64_t recovery_point;
+    int64_t recovery_offset;                /* log end offset there */
+    int64_t base_offset;                    /* of the segment it points into */
+    int64_t max_timestamp_ms;
+    uint32_t header_crc, batches, index_entries, time_entries;
+    uint64_t bytes_since_entry;
+    int64_t time_max_ms, time_max_offset;
+    uint64_t created_ms;
+} tl_state;
+
+int tl_records_put_clean(tl_store *store, bool clean, tl_error *err);       /* durable when it returns */
+int tl_records_put_definitions(tl_store *store, const uint32_t *slots, size_t count, bool with_lease, tl_error *err);
+int tl_records_drop(tl_store *store, const uint32_t *slots, size_t count, tl_error *err);
+int tl_records_put_states(tl_store *store, const uint32_t *slots, const tl_state *states, size_t count, tl_error *err);   /* not synced */
+int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, tl_error *err); /* durable */
+int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *leases, size_t count, tl_error *err);   /* durable */
+int tl_records_put_offsets(tl_store *store, tl_error *err);                 /* what changed; not synced */
+int tl_records_sync(tl_store *store, tl_error *err);
+/* Fills shared words and the offset table from the checkpoint; *clean: it was closed cleanly. */
+int tl_records_load(tl_store *store, bool *clean, tl_error *err);
+
+/* --- segment.c --- */
+void tl_segment_path(const tl_partition *partition, int64_t base_offset, const char *suffix, char out[360]);
+int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err);
+int tl_segment_open_writer(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err);
+int tl_segment_open_reader(tl_partition *partition, uint32_t ordinal, tl_segment **out, tl_error *err);  /* through the cache; release it */
+int tl_segment_base(tl_partition *partition, uint32_t ordinal, int64_t *base, tl_error *err);
+void tl_segment_release(tl_store *store, tl_segment *segment);
+int tl_segment_extend(tl_partition *partition, tl_segment *segment, uint32_t until, tl_error *err);      /* allocates and populates */
+int tl_segment_descriptor(tl_partition *partition, tl_segment *segment, int *fd, tl_error *err);
+void tl_segment_drop_descriptor(tl_store *store, tl_segment *segment);
+int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out, bool room_for_entries, tl_error *err);
+/* The same for a reader's segment, which threads share. */
+int tl_segment_reader_index(tl_partition *partition, tl_segment *segment, tl_index *out, tl_error *err);
+void tl_partition_forget_segments(tl_partition *partition, uint32_t below_ordinal);
+
+int tl_seals_map(tl_partition *partition, bool create, tl_error *err);
+int tl_seals_put(tl_partition *partition, uint32_t ordinal, const tl_seal *seal, tl_error *err);
+/* Checked copy. TL_ENOTFOUND: no such entry yet. */
+int tl_seals_get(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err);
+
+/* --- append.c, roll.c, repair.c, sync.c, retain.c, recover.c, wait.c, housekeeper.c --- */
+void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out);            /* the end slot that belongs to `tail` */
+bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out);                   /* without the lock; false: kept changing */
+int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err);
+void tl_partition_unlock(tl_partition *partition);
+int tl_partition_writer(tl_partition *partition, tl_error *err);            /* maps the active segment; under the lock */
+int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *err);     /* under the lock */
+void tl_segment_trim_files(tl_partition *partition, int64_t base_offset, const tl_seal *seal);
+int tl_partition_repair(tl_partition *partition, tl_error *err);            /* after taking the lock from a dead owner */
+int tl_partition_extend_lease(tl_partition *partition, tl_error *err);      /* under the lock */
+/* 1: it may have been written to, so its lease must be renewed durably; 0: nothing to do. The gate is held alone. */
+int tl_partition_recover(tl_partition *partition, bool clean, tl_recovery *totals, tl_error *err);
+/* Syncs, trims files to what is used, and says what the checkpoint must hold. The gate is held alone. */
+int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err);
+void tl_partition_wake_sleepers(tl_partition *partition);
+int tl_partition_sync_flush(tl_partition *partition, tl_error *err);        /* everything up to the tail as it is now */
+/* What the checkpoint may hold once everything before *upto is synced; false: it kept changing. */
+bool tl_partition_capture(tl_partition *partition, tl_state *out);
+void tl_partition_drop_directory(tl_store *store, uint32_t slot);
+int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32_t first_kept, tl_error *err);
+int tl_housekeeper_start(tl_store *store, tl_error *err);
+void tl_housekeeper_stop(tl_store *store);
+void tl_store_wake_everybody(tl_store *store);
+
+#endif

@@ -1,0 +1,415 @@
+/* How does Linux do each thing that the core asks of an operating system?
+ *
+ * Imports os.h. Callable from any thread: nothing here is kept between calls. The only file besides guard.c and
+ * testing.c that talks to libc's system interface, and the only place that reads errno.
+ *
+ * A call that a signal interrupts is started again here, so that callers have no retry loops of their own. The one
+ * exception is futex_wait: its callers sleep in slices and must come back to run Python's signal handlers. */
+#define _GNU_SOURCE 1
+
+#include "tidelog/os.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Headers may be older than the kernel that runs: the numbers are kernel interface and never change. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef STATX_MNT_ID
+#define STATX_MNT_ID 0x1000u
+#endif
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000u
+#endif
+
+/* A call that a signal interrupted starts again. */
+#define RETRY(result, call) \
+    do { \
+        (result) = (call); \
+    } while ((result) < 0 && errno == EINTR)
+
+static int or_errno(int result) { return result < 0 ? -errno : result; }
+
+/* off_t is signed, our positions are not: a range it cannot hold is refused before it turns negative. */
+static bool range_fits(uint64_t from, uint64_t bytes) {
+    return from <= (uint64_t)INT64_MAX && bytes <= (uint64_t)INT64_MAX - from;
+}
+
+/* --- names and descriptors --- */
+
+static int os_open(int dir, const char *path, int flags, unsigned mode) {
+    int fd;
+    RETRY(fd, openat(dir, path, flags | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode));
+    return or_errno(fd);
+}
+
+/* Linux has freed the number even when close() reports EINTR: a second close could hit a stranger's descriptor. */
+static int os_close(int fd) {
+    int result = or_errno(close(fd));
+    return result == -EINTR ? 0 : result;
+}
+
+static int os_stat(int fd, tl_stat *out) {
+    struct stat s;
+    if (fstat(fd, &s) < 0)
+        return -errno;
+    *out = (tl_stat){.device = (uint64_t)s.st_dev,
+                     .inode = (uint64_t)s.st_ino,
+                     .size_bytes = (uint64_t)s.st_size,
+                     .blocks_bytes = (uint64_t)s.st_blocks * 512,
+                     .modified_ms = (int64_t)s.st_mtim.tv_sec * 1000 + s.st_mtim.tv_nsec / 1000000,
+                     .mode = (uint32_t)s.st_mode,
+                     .links = (uint32_t)s.st_nlink,
+                     .uid = (uint32_t)s.st_uid};
+    return 0;
+}
+
+static int os_mkdir(int dir, const char *path, unsigned mode) { return or_errno(mkdirat(dir, path, (mode_t)mode)); }
+
+static int os_rename(int from_dir, const char *from, int to_dir, const char *to) {
+    return or_errno(renameat(from_dir, from, to_dir, to));
+}
+
+static int os_unlink(int dir, const char *path, bool directory) {
+    return or_errno(unlinkat(dir, path, directory ? AT_REMOVEDIR : 0));
+}
+
+/* A fresh open of ".", not dup(): duplicates share one read position, and two threads
+ * may list one directory at the same time. */
+static int os_list(int dir, void *context, int (*each)(void *context, const char *name)) {
+    int fd = os_open(dir, ".", O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd;
+    DIR *stream = fdopendir(fd);
+    if (stream == NULL) {
+        int result = -errno;
+        os_close(fd);
+        return result;
+    }
+    int result = 0;
+    while (result == 0) {
+        errno = 0; /* NULL means the end or an error, and only errno tells which */
+        struct dirent *entry = readdir(stream);
+        if (entry == NULL) {
+            result = -errno;
+            break;
+        }
+        const char *name = entry->d_name;
+        bool here_or_up = name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0));
+        if (!here_or_up)
+            result = each(context, name);
+    }
+    closedir(stream);
+    return result;
+}
+
+/* --- bytes of a file --- */
+
+/* glibc's fallocate() is the bare system call: unlike posix_fallocate() it never falls back to writing a zero into
+ * every block, which would race with other writers and could erase their bytes. */
+static int os_fallocate(int fd, uint64_t from, uint64_t bytes) {
+    if (!range_fits(from, bytes))
+        return -EFBIG;
+    int result;
+    RETRY(result, fallocate(fd, 0, (off_t)from, (off_t)bytes));
+    return or_errno(result);
+}
+
+static int os_ftruncate(int fd, uint64_t size_bytes) {
+    if (!range_fits(size_bytes, 0))
+        return -EFBIG;
+    int result;
+    RETRY(result, ftruncate(fd, (off_t)size_bytes));
+    return or_errno(result);
+}
+
+static int64_t os_pread(int fd, void *to, size_t bytes, uint64_t from) {
+    if (!range_fits(from, bytes))
+        return -EINVAL;
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t n = pread(fd, (uint8_t *)to + done, bytes - done, (off_t)(from + done));
+        if (n > 0)
+            done += (size_t)n;
+        else if (n == 0)
+            break;
+        else if (errno != EINTR)
+            return -errno;
+    }
+    return (int64_t)done;
+}
+
+static int64_t os_pwrite(int fd, const void *from, size_t bytes, uint64_t to) {
+    if (!range_fits(to, bytes))
+        return -EFBIG;
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t n = pwrite(fd, (const uint8_t *)from + done, bytes - done, (off_t)(to + done));
+        if (n > 0)
+            done += (size_t)n;
+        else if (n == 0)
+            return -EIO; /* no progress and no reason: never spin on it */
+        else if (errno != EINTR)
+            return -errno;
+    }
+    return (int64_t)done;
+}
+
+/* An interrupted sync may be started again, and only that one: EINTR is returned before a write-back error has been
+ * collected, while any other error is reported once and then forgotten by the kernel. */
+static int os_fdatasync(int fd) {
+    int result;
+    RETRY(result, fdatasync(fd));
+    return or_errno(result);
+}
+
+static int os_fsync(int fd) {
+    int result;
+    RETRY(result, fsync(fd));
+    return or_errno(result);
+}
+
+static int os_syncfs(int fd) {
+    int result;
+    RETRY(result, syncfs(fd));
+    return or_errno(result);
+}
+
+/* --- maps --- */
+
+static int map_file(void *at, int fd, uint64_t from, size_t bytes, bool writable, int flags, void **out) {
+    if (!range_fits(from, bytes))
+        return -EINVAL;
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    void *address = mmap(at, bytes, protection, MAP_SHARED | flags, fd, (off_t)from);
+    if (address == MAP_FAILED)
+        return -errno;
+    *out = address;
+    return 0;
+}
+
+static int os_map(int fd, uint64_t from, size_t bytes, bool writable, void **out) {
+    return map_file(NULL, fd, from, bytes, writable, 0, out);
+}
+
+static int os_reserve(size_t bytes, void **out) {
+    void *address = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (address == MAP_FAILED)
+        return -errno;
+    *out = address;
+    return 0;
+}
+
+/* MAP_FIXED replaces whatever stands there: `at` must lie inside a reservation of the caller's own. */
+static int os_map_at(void *at, int fd, uint64_t from, size_t bytes, bool writable) {
+    void *unused;
+    return map_file(at, fd, from, bytes, writable, MAP_FIXED, &unused);
+}
+
+static int os_unmap(void *at, size_t bytes) { return or_errno(munmap(at, bytes)); }
+
+/* The kernel answers EFAULT where a touch would raise SIGBUS. Kernels before 5.14 do not know the advice and answer
+ * EINVAL, which counts as success: the blocks were allocated before they were mapped, the pages come one by one when
+ * they are touched, and the guard catches what goes wrong then. Touching them here would fault outside any guard. */
+static int os_populate(void *at, size_t bytes, bool writable) {
+    if (((uintptr_t)at & (uintptr_t)(sysconf(_SC_PAGESIZE) - 1)) != 0)
+        return -EINVAL;
+    int result;
+    RETRY(result, madvise(at, bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ));
+    result = or_errno(result);
+    return result == -EINVAL ? 0 : result;
+}
+
+/* --- locks and sleeping --- */
+
+/* Open-file-description locks belong to the open, not to the process: no other close() of the file drops them. */
+static int os_lock(int fd, int kind, uint64_t byte, uint64_t bytes, bool wait) {
+    if (!range_fits(byte, bytes))
+        return -EINVAL;
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = (off_t)bytes};
+    if (kind == TL_LOCK_SHARED)
+        lock.l_type = F_RDLCK;
+    else if (kind == TL_LOCK_EXCLUSIVE)
+        lock.l_type = F_WRLCK;
+    else if (kind != TL_UNLOCK)
+        return -EINVAL;
+    int result;
+    RETRY(result, fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock));
+    result = or_errno(result);
+    return result == -EACCES ? -EAGAIN : result;
+}
+
+static int os_locked(int fd, uint64_t byte) {
+    if (!range_fits(byte, 1))
+        return -EINVAL;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
+        return -errno;
+    return lock.l_type != F_UNLCK;
+}
+
+static int os_futex_wait(const uint32_t *word, uint32_t value, int64_t timeout_ns) {
+    struct timespec timeout = {0, 0};
+    if (timeout_ns >= 0) {
+        timeout.tv_sec = (time_t)(timeout_ns / 1000000000);
+        timeout.tv_nsec = (long)(timeout_ns % 1000000000);
+    }
+    /* FUTEX_PRIVATE_FLAG is left out: sleepers and wakers are different processes that share a file. */
+    long result = syscall(SYS_futex, word, FUTEX_WAIT, value, timeout_ns < 0 ? NULL : &timeout, NULL, 0);
+    return or_errno((int)result);
+}
+
+static int os_futex_wake(const uint32_t *word, int count) {
+    return or_errno((int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0));
+}
+
+/* --- which machine, which mount, what time --- */
+
+static int boot_id(uint64_t out[2]) {
+    char text[64];
+    int fd = os_open(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    int64_t bytes = os_pread(fd, text, sizeof text, 0);
+    os_close(fd);
+    if (bytes < 0)
+        return (int)bytes;
+    unsigned digits = 0;
+    out[0] = out[1] = 0;
+    for (int64_t i = 0; i < bytes && text[i] != '\n'; i++) {
+        char c = text[i];
+        unsigned nibble;
+        if (c == '-')
+            continue;
+        if (c >= '0' && c <= '9')
+            nibble = (unsigned)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            nibble = (unsigned)(c - 'a') + 10;
+        else
+            return -EPROTO;
+        if (digits == 32)
+            return -EPROTO;
+        out[digits / 16] = out[digits / 16] << 4 | nibble;
+        digits++;
+    }
+    return digits == 32 ? 0 : -EPROTO;
+}
+
+/* The plain mount id is handed out again after an unmount, the unique one (Linux 6.8) never within a boot. The kernel
+ * returns the unique id when both are asked for and it knows it. Before Linux 5.8 there is neither, and 0 stands. */
+static int os_identity(int dir, tl_identity *out) {
+    tl_identity identity = {{0, 0}, 0, 0, 0};
+    struct stat s;
+    struct statx x;
+    int result = boot_id(identity.boot);
+    if (result < 0)
+        return result;
+    if (fstat(dir, &s) < 0)
+        return -errno;
+    if (statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_MNT_ID_UNIQUE, &x) < 0)
+        return -errno;
+    identity.device = (uint64_t)s.st_dev;
+    identity.inode = (uint64_t)s.st_ino;
+    if ((x.stx_mask & (STATX_MNT_ID | STATX_MNT_ID_UNIQUE)) != 0)
+        identity.mount = x.stx_mnt_id;
+    *out = identity;
+    return 0;
+}
+
+static int os_filesystem(int dir, uint64_t *magic) {
+    struct statfs s;
+    int result;
+    RETRY(result, fstatfs(dir, &s));
+    if (result < 0)
+        return -errno;
+    *magic = (uint64_t)s.f_type;
+    return 0;
+}
+
+static int64_t os_now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int64_t os_monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static uint32_t os_process_id(void) {
+    return (uint32_t)getpid();
+}
+
+static int os_random(void *to, size_t bytes) {
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t n = getrandom((uint8_t *)to + done, bytes - done, 0);
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
+}
+
+void *tl_calloc(size_t count, size_t bytes) {
+    size_t total;
+    if (__builtin_mul_overflow(count, bytes, &total))
+        return NULL;
+    void *memory = tl_os->malloc(total);
+    if (memory != NULL)
+        memset(memory, 0, total);
+    return memory;
+}
+
+const tl_io tl_io_posix = {
+    .open = os_open,
+    .close = os_close,
+    .stat = os_stat,
+    .mkdir = os_mkdir,
+    .rename = os_rename,
+    .unlink = os_unlink,
+    .list = os_list,
+    .fallocate = os_fallocate,
+    .ftruncate = os_ftruncate,
+    .pread = os_pread,
+    .pwrite = os_pwrite,
+    .fdatasync = os_fdatasync,
+    .fsync = os_fsync,
+    .syncfs = os_syncfs,
+    .map = os_map,
+    .reserve = os_reserve,
+    .map_at = os_map_at,
+    .unmap = os_unmap,
+    .populate = os_populate,
+    .lock = os_lock,
+    .locked = os_locked,
+    .futex_wait = os_futex_wait,
+    .futex_wake = os_futex_wake,
+    .identity = os_identity,
+    .filesystem = os_filesystem,
+    .now_ms = os_now_ms,
+    .monotonic_ns = os_monotonic_ns,
+    .random = os_random,
+    .process_id = os_process_id,
+    .malloc = malloc,
+    .realloc = realloc,
+    .free = free,
+};

@@ -1,0 +1,32 @@
+/* What does one call that reads a partition keep while it runs?
+ *
+ * Private to native/src. Imports handles.h, guard.h. A tl_reading lives on the stack of one call. */
+#ifndef TIDELOG_READING_H
+#define TIDELOG_READING_H
+
+#include "handles.h"
+#include "tidelog/guard.h"
+
+typedef struct tl_reading {
+    tl_partition *partition;
+    unsigned flags;
+    tl_bounds bounds;
+    uint64_t bound;             /* nothing at or past this place is looked at */
+    tl_segment *segment;        /* referenced, or NULL */
+    uint32_t limit;             /* of the segment, in bytes */
+    int64_t end_offset;         /* where a sealed segment ends; -1: it is the bound's own */
+} tl_reading;
+
+int tl_reading_begin(tl_reading *reading, tl_partition *partition, unsigned flags, tl_error *err);
+void tl_reading_end(tl_reading *reading);
+int tl_reading_enter(tl_reading *reading, uint32_t ordinal, tl_error *err);
+int tl_reading_header(const tl_reading *reading, uint32_t position, int64_t expected, tl_batch *batch, tl_error *err);
+int tl_reading_locate(tl_reading *reading, tl_cursor *cursor, tl_error *err);
+int tl_reading_next(tl_reading *reading, tl_cursor *cursor, tl_error *err);
+int tl_reading_range(tl_reading *reading, const tl_cursor *cursor, tl_error *err);
+uint32_t tl_reading_hint(tl_reading *reading, int64_t offset, int64_t *batch_offset);
+int tl_reading_corrupt(const tl_reading *reading, const char *what, uint32_t position, tl_error *err);
+int tl_reading_bus(const tl_reading *reading, const tl_guard *guard, tl_error *err);
+int tl_reading_copy_keys(const uint8_t *batch, uint32_t batch_bytes, const tl_key_place *places, size_t count, tl_chunk *keys, tl_error *err);
+
+#endif

@@ -1,0 +1,274 @@
+/* How does a partition go on in a new segment, what does the next locker do after a writer's death, and how far may
+ * offsets be given out?
+ *
+ * Imports handles.h, guard.h. Everything here runs under the partition's lock. SHARING rules 15, 16 and 22. */
+#include "handles.h"
+
+#include "tidelog/crc32c.h"
+#include "tidelog/guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* Indexes of a segment that is complete: the final time entry, then both files cut to what is used. Nobody reads entries
+ * past the published counts, so the cut is below nobody's feet. Failures cost speed later, never data. */
+static void finish_indexes(tl_partition *partition, tl_segment *segment, tl_seal *seal) {
+    tl_hot *hot = partition->hot;
+    tl_index index;
+    tl_index_progress progress = {hot->bytes_since_entry, hot->time_max_ms, hot->time_max_offset};
+    seal->index_entries = hot->index_entries;
+    seal->time_entries = hot->time_entries;
+    if (tl_segment_index(partition, segment, &index, true, NULL) < 0)
+        return;
+    volatile bool finished = false;
+    tl_guard guard;
+    TL_GUARDED(guard) {
+        (void)tl_index_finish(&index, &progress, NULL);
+        finished = true;
+    } TL_GUARD_CAUGHT(guard) {
+        finished = false;
+    }
+    if (!finished)
+        return;
+    seal->index_entries = index.offset_count;
+    seal->time_entries = index.time_count;
+    __atomic_store_n(&hot->time_entries, index.time_count, __ATOMIC_RELEASE);
+}
+
+static void cut_file(tl_partition *partition, int64_t base_offset, const char *suffix, uint64_t bytes) {
+    char path[360];
+    tl_segment_path(partition, base_offset, suffix, path);
+    int fd = tl_os->open(partition->store->dir, path, O_RDWR, 0);
+    if (fd < 0)
+        return;
+    (void)tl_os->ftruncate(fd, bytes);
+    tl_os->close(fd);
+}
+
+/* Kafka's tools read a sealed segment to its end, so what was allocated ahead is given back. */
+void tl_segment_trim_files(tl_partition *partition, int64_t base_offset, const tl_seal *seal) {
+    cut_file(partition, base_offset, ".log", seal->length);
+    cut_file(partition, base_offset, ".index", (uint64_t)seal->index_entries * TL_INDEX_ENTRY_BYTES);
+    cut_file(partition, base_offset, ".timeindex", (uint64_t)seal->time_entries * TL_INDEX_TIME_ENTRY_BYTES);
+}
+
+static void unlink_segment(tl_partition *partition, int64_t base_offset) {
+    static const char *const suffixes[] = {".log", ".index", ".timeindex", ".log.new"};
+    char path[360];
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        tl_segment_path(partition, base_offset, suffixes[i], path);
+        (void)tl_os->unlink(partition->store->dir, path, false);
+    }
+}
+
+int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *err) {
+    tl_store *store = partition->store;
+    tl_hot *hot = partition->hot;
+    int status = tl_partition_writer(partition, err);
+    if (status < 0)
+        return status;
+    uint64_t tail = hot->tail;
+    uint32_t ordinal = tl_place_ordinal(tail);
+    tl_segment *old = partition->writer, *fresh = NULL;
+    tl_end end;
+    tl_end_read(hot, tail, &end);
+    if (tl_place_position(tail) == 0 || ordinal == UINT32_MAX)
+        return tl_fail(err, TL_EINVAL, "an empty segment cannot be rolled", partition->cold->directory, -1);
+    TL_POINT("roll.begin");
+    tl_seal seal = {.base_offset = old->base_offset,
+                    .end_offset = base_offset,
+                    .max_timestamp_ms = end.max_timestamp_ms,
+                    .length = tl_place_position(tail),
+                    .header_crc = end.header_crc,
+                    .batches = end.batches};
+    finish_indexes(partition, old, &seal);
+    status = tl_segment_create(partition, ordinal + 1, base_offset, &fresh, err);
+    if (status < 0)
+        return status;
+    TL_POINT("roll.created");
+    /* The seal and the next base come before the tail: a reader at the old end must find where to go on. */
+    const tl_seal next = {.base_offset = base_offset, .max_timestamp_ms = -1};
+    if (!TL_BUG(SEAL_AFTER_TAIL)) {
+        status = tl_seals_put(partition, ordinal, &seal, err);
+        TL_POINT("roll.sealed");
+        if (status == TL_OK)
+            status = tl_seals_put(partition, ordinal + 1, &next, err);
+        if (status < 0) {
+            tl_segment_release(store, fresh);
+            unlink_segment(partition, base_offset);
+            return status;
+        }
+    }
+    TL_POINT("roll.next_sealed");
+    uint64_t place = tl_place(ordinal + 1, 0);
+    __atomic_store_n(&hot->active_base[(ordinal + 1) & 1], base_offset, __ATOMIC_RELEASE);
+    tl_end *slot = hot->end_a.tail == tail ? &hot->end_b : &hot->end_a;
+    *slot = (tl_end){.tail = place, .end_offset = base_offset, .max_timestamp_ms = -1};
+    hot->reserve = place;
+    TL_POINT("roll.end_filled");
+    __atomic_store_n(&hot->tail, place, __ATOMIC_RELEASE);
+    TL_POINT("roll.tail_stored");
+    /* From here readers take the counts of the old segment from its seal; a death before these lines is mended by
+     * tl_partition_repair, which starts the progress of an empty segment anew. */
+    hot->index_entries = hot->time_entries = 0;
+    hot->bytes_since_entry = 0;
+    hot->time_max_ms = hot->time_max_offset = -1;
+    hot->segment_created_ms = (uint64_t)tl_os->now_ms();
+    if (TL_BUG(SEAL_AFTER_TAIL)) {
+        TL_POINT("roll.sealed");
+        status = tl_seals_put(partition, ordinal, &seal, err);
+        if (status == TL_OK)
+            status = tl_seals_put(partition, ordinal + 1, &next, err);
+        if (status < 0)
+            return status;
+    }
+    partition->writer = fresh;
+    TL_POINT("roll.counters_reset");
+    tl_segment_trim_files(partition, old->base_offset, &seal);
+    tl_segment_release(store, old);
+    TL_POINT("roll.done");
+    return TL_OK;
+}
+
+/* Rebuilds counts and progress of the active segment's indexes from its last genuine entry, or from its start. */
+static int repair_index(tl_partition *partition, tl_error *err) {
+    tl_hot *hot = partition->hot;
+    tl_segment *segment = partition->writer;
+    uint32_t limit = tl_place_position(hot->tail);
+    tl_index index;
+    hot->index_entries = hot->index_entries > TL_INDEX_MAX_BYTES / TL_INDEX_ENTRY_BYTES ? 0 : hot->index_entries;
+    hot->time_entries = hot->time_entries > TL_INDEX_TIME_MAX_BYTES / TL_INDEX_TIME_ENTRY_BYTES ? 0 : hot->time_entries;
+    int status = tl_segment_index(partition, segment, &index, true, err);
+    if (status < 0)
+        return status;
+    volatile uint32_t position = 0;
+    tl_index_progress progress;
+    tl_guard guard;
+    TL_GUARDED(guard) {
+        if (!TL_BUG(INDEX_AHEAD_OF_DATA))
+            tl_index_truncate(&index, limit);
+        position = tl_index_resume(&index, limit, &progress);
+        if (position == 0) /* no genuine entry to go on from: all are made again */
+            index.offset_count = index.time_count = 0;
+        while (position < limit) {
+            tl_batch batch;
+            if (tl_batch_parse(segment->map + position, limit - position, &batch, err) < 0)
+                break;
+            if (tl_index_full(&index)) { /* of the allocated part: grow it */
+                hot->index_entries = index.offset_count;
+                hot->time_entries = index.time_count;
+                if (tl_segment_index(partition, segment, &index, true, NULL) < 0)
+                    break;
+            }
+            (void)tl_index_scan_step(&index, &progress, position, &batch, NULL);
+            position += batch.bytes;
+        }
+        hot->time_entries = index.time_count;
+        hot->index_entries = index.offset_count;
+        hot->bytes_since_entry = progress.bytes_since_entry;
+        hot->time_max_ms = progress.max_timestamp_ms;
+        hot->time_max_offset = progress.max_timestamp_offset;
+    } TL_GUARD_CAUGHT(guard) {
+        return tl_fail(err, TL_EBUS, "the active segment cannot be read", partition->cold->directory, (int64_t)position);
+    }
+    return TL_OK;
+}
+
+int tl_partition_repair(tl_partition *partition, tl_error *err) {
+    tl_store *store = partition->store;
+    tl_hot *hot = partition->hot;
+    uint64_t tail = hot->tail;
+    uint32_t position = tl_place_position(tail);
+    TL_POINT("repair.begin");
+    tl_end end;
+    tl_end_read(hot, tail, &end);
+    if (end.tail != tail)
+        return tl_fail(err, TL_ECORRUPT, "the shared words of a partition do not fit together", partition->cold->directory, -1);
+    int64_t base = hot->active_base[tl_place_ordinal(tail) & 1];
+    if (position > 0 && !TL_BUG(STRAY_SEGMENT_KEPT))
+        unlink_segment(partition, end.end_offset); /* a roll that did not reach the tail */
+    TL_POINT("repair.stray_removed");
+    if (position == 0) { /* nothing stands in the active segment, and perhaps there is none */
+        hot->index_entries = hot->time_entries = 0;
+        hot->bytes_since_entry = 0;
+        hot->time_max_ms = hot->time_max_offset = -1;
+        char path[360];
+        tl_segment_path(partition, base, ".log", path);
+        int fd = tl_os->open(store->dir, path, O_RDONLY, 0);
+        if (fd >= 0)
+            tl_os->close(fd);
+        else if (fd == -ENOENT) {
+            hot->reserve = tail;
+            return TL_OK;
+        }
+    }
+    int status = tl_partition_writer(partition, err);
+    if (status < 0)
+        return status;
+    tl_segment *segment = partition->writer;
+    uint64_t reserved = hot->reserve;
+    if (!TL_BUG(NO_ZERO_TO_RESERVE) && tl_place_ordinal(reserved) == tl_place_ordinal(tail) && reserved > tail) {
+        uint32_t until = tl_place_position(reserved);
+        until = until < segment->allocated ? until : segment->allocated;
+        tl_guard guard;
+        TL_GUARDED(guard) {
+            if (until > position)
+                memset(segment->map + position, 0, until - position);
+        } TL_GUARD_CAUGHT(guard) {
+            return tl_fail(err, TL_EBUS, "the active segment cannot be written", partition->cold->directory, position);
+        }
+    }
+    TL_POINT("repair.zeroed");
+    if (position > 0 && (status = repair_index(partition, err)) < 0)
+        return status;
+    TL_POINT("repair.indexed");
+    hot->reserve = tail;
+    return TL_OK;
+}
+
+/* Leases are renewed for every partition of the channel that is near its end: one sync instead of one each. */
+int tl_partition_extend_lease(tl_partition *partition, tl_error *err) {
+    enum { MOST = 4096 };
+    tl_store *store = partition->store;
+    uint32_t count = 0, all = __atomic_load_n(&store->header->partitions, __ATOMIC_ACQUIRE);
+    uint32_t *slots = tl_os->malloc(MOST * sizeof *slots);
+    int64_t *leases = tl_os->malloc(MOST * sizeof *leases);
+    int status = TL_OK;
+    if (slots == NULL || leases == NULL) {
+        status = tl_fail(err, TL_ENOMEM, "no memory to extend leases", "", -1);
+        goto out;
+    }
+    slots[count] = partition->slot;
+    tl_end own;
+    tl_end_read(partition->hot, partition->hot->tail, &own);
+    leases[count++] = own.end_offset + TL_LEASE;
+    for (uint32_t slot = 0; slot < all && count < MOST; slot++) {
+        tl_cold *cold = tl_shared_cold(store->shared, slot);
+        tl_hot *hot = tl_shared_hot(store->shared, slot);
+        uint64_t tail = 0;
+        tl_end end;
+        if (slot == partition->slot || memcmp(cold->channel, partition->cold->channel, 16) != 0 ||
+            (__atomic_load_n(&hot->id, __ATOMIC_ACQUIRE) & ~(uint64_t)1) == 0 || !tl_end_at(hot, &tail, &end))
+            continue;
+        if (__atomic_load_n(&hot->lease, __ATOMIC_RELAXED) - end.end_offset < TL_LEASE / 2) {
+            slots[count] = slot;
+            leases[count++] = end.end_offset + TL_LEASE;
+        }
+    }
+    TL_POINT("lease.begin");
+    status = tl_records_put_lease(store, slots, leases, count, err);
+    if (status < 0)
+        goto out;
+    TL_POINT("lease.durable");
+    for (uint32_t i = 0; i < count; i++) {
+        tl_hot *hot = tl_shared_hot(store->shared, slots[i]);
+        int64_t seen = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED);
+        while (seen < leases[i] && !__atomic_compare_exchange_n(&hot->lease, &seen, leases[i], false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+            continue;
+    }
+    TL_POINT("lease.extended");
+out:
+    tl_os->free(slots);
+    tl_os->free(leases);
+    return status;
+}

@@ -1,0 +1,332 @@
+"""How does a directory on this host become the store behind a log?
+
+Floor 5: may import storage, engine.base, codec, compression, config, errors, and the compiled store.
+Thread rule: every method may be called from any thread. After fork() the compiled store raises `Forked` in the child;
+only `close` stays silent there, so that a child may leave a `with` block it inherited.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from tidelog import compression as _compression
+from tidelog._native import Channelled, Reader, Sender, Store
+from tidelog.codec import Codec
+from tidelog.config import DEFAULT_PARTITIONS, ChannelOptions, StoreOptions
+from tidelog.engine.base import Can, Changes, Committed, Handle, Opened
+from tidelog.errors import Closed, Error
+from tidelog.partitioner import Partitioner, key_bytes
+from tidelog.storage.catalogue import Catalogue
+from tidelog.storage.definitions import Definition
+from tidelog.storage.memory import MemoryDirectory
+
+if TYPE_CHECKING:
+    from tidelog._native import Partition
+
+READ_BYTES = 1 << 20
+"""What a reader fetches at once, at least: the size of the largest batch of small messages."""
+
+
+class EmbeddedEngine:
+    """A store that any number of processes of this host share, or a private one in memory (`path` None).
+
+    Raises what opening can raise: NotSupported (file system), Locked, Corrupt, NoSpace, StorageFailed, and
+    also StorageFailed where `options.create` is off and there is no store.
+    """
+
+    def __init__(self, path: str | None, options: StoreOptions) -> None:
+        self._options = options
+        self._memory = MemoryDirectory() if path is None else None
+        where = self._memory.path if self._memory is not None else str(path)
+        try:
+            self._store = Store(
+                where,
+                flush_interval_ms=options.flush_interval_ms,
+                lock_timeout_ms=options.lock_timeout_ms,
+                create=options.create,
+            )
+            try:
+                self._catalogue = Catalogue(self._store, segment_ms=options.segment_ms)
+                if self._store.recovered:
+                    self._catalogue.settle()
+                    self._store.ready()
+            except BaseException:
+                with suppress(Error):
+                    self._store.close()
+                raise
+        except BaseException:
+            if self._memory is not None:
+                self._memory.remove()
+            raise
+        self._name = "memory:" if path is None else path
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._closing = self._closed = False
+        # A log that is dropped without close(), or is open when the program ends, is closed in order all the same.
+        self._finalizer = weakref.finalize(self, _close_store, self._store, self._memory, self._pid)
+        self.can = Can(
+            engine="memory" if path is None else "embedded",
+            persistent=path is not None,
+            shared=path is not None,
+            synced=path is not None,
+            complete_receipts=True,
+            random_access=True,
+            busy_poll=True,
+            rebalancing=False,
+            named_producers=False,
+            transactions=False,
+        )
+
+    @property
+    def name(self) -> str:
+        """Where the store is, for people."""
+        return self._name
+
+    @property
+    def path(self) -> str:
+        """The directory of the store."""
+        return self._store.path
+
+    @property
+    def store(self) -> Store:
+        """The compiled store, for tools that look into it (`tidelog check`, `tidelog info`)."""
+        return self._store
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle is closed; other processes may go on."""
+        return self._closed
+
+    @property
+    def generation(self) -> int:
+        """Changes whenever a channel is created, changed or dropped by anybody."""
+        self._alive()
+        return self._store.generation
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for what somebody else holds."""
+        return self._options.lock_timeout_ms / 1000
+
+    def names(self) -> list[str]:
+        """The names of all channels, sorted. Raises Closed, Forked, StorageFailed."""
+        self._alive()
+        return self._catalogue.names()
+
+    def definition(self, name: str) -> Definition:
+        """What the channel `name` is. Raises ChannelNotFound, Corrupt, NotSupported, ValueError for a wrong name."""
+        self._alive()
+        return self._catalogue.read(name)
+
+    def create(self, name: str, kind: str, codec: Codec, options: ChannelOptions) -> Definition:
+        """The channel `name`: a new one, or the one that is there, which the caller compares.
+
+        Raises ValueError for a name that is not allowed, Locked, Full, NoSpace, StorageFailed.
+        """
+        self._alive()
+        _compression.ensure(_compression.codec_id(options.compression))
+        count = DEFAULT_PARTITIONS if options.partitions is None else options.partitions
+        segment_bytes = self._options.segment_bytes if options.segment_bytes is None else options.segment_bytes
+
+        def make(channel_id: str, slots: list[int], created_ms: int) -> Definition:
+            return Definition(
+                id=channel_id,
+                local_id=slots[0],  # no other channel has this slot while this one has it
+                name=name,
+                kind=cast(Any, kind),
+                carries=options.carries,
+                type=codec.type_name,
+                codec=cast(Any, codec.name),
+                dtype=codec.descr,
+                schema=codec.schema(),
+                retention_ms=options.retention_ms,
+                retention_bytes=options.retention_bytes,
+                retention_consumed=options.retention_consumed,
+                max_message_bytes=options.max_message_bytes,
+                segment_bytes=segment_bytes,
+                compression=cast(Any, options.compression),
+                partitions=slots,
+                created_ms=created_ms,
+            )
+
+        return self._catalogue.create(name, count, make)
+
+    def configure(self, name: str, changes: Changes) -> Definition:
+        """Change a channel. Raises ChannelNotFound, ValueError, Locked, Full, NoSpace, StorageFailed."""
+        self._alive()
+        fields: dict[str, Any] = {}
+        if changes.retention is not None:
+            names = ("retention_ms", "retention_bytes", "retention_consumed")
+            fields.update(zip(names, changes.retention, strict=True))
+        for field in ("max_message_bytes", "segment_bytes", "compression"):
+            value = getattr(changes, field)
+            if value is not None:
+                fields[field] = value
+        if changes.compression is not None:
+            _compression.ensure(_compression.codec_id(changes.compression))
+        return self._catalogue.configure(name, changes.partitions, **fields)
+
+    def drop(self, name: str) -> None:
+        """Remove a channel with its messages and committed offsets. Raises ChannelNotFound, Locked, StorageFailed."""
+        self._alive()
+        self._catalogue.drop(name)
+
+    def open(self, definition: Definition, codec: Codec) -> Opened:
+        """Handles on every partition. Raises ChannelNotFound if the channel was dropped meanwhile."""
+        self._alive()
+        generation = self._store.generation
+        channel_id = bytes.fromhex(definition.id)
+        most = max(_compression.MAX_BYTES, 2 * definition.max_message_bytes)
+        decompress = partial(_decompress, most)
+        shared = Channelled(
+            definition.name,
+            definition.kind,
+            encode=codec.encode,
+            decode=codec.decode,
+            encode_many=codec.encode_many,
+            decode_many=codec.decode_many,
+            dtype=codec.dtype,
+            key_bytes=key_bytes,
+            decompress=decompress,
+            max_message_bytes=definition.max_message_bytes,
+            rows=codec.rows if codec.dtype is not None else None,
+            carries=definition.carries,
+        )
+        partitions = [self._store.partition(slot, channel_id) for slot in definition.partitions]
+        return Opened(definition, codec, shared, decompress, partitions, generation)
+
+    def attach_sender(
+        self,
+        sender: Sender,
+        opened: Opened,
+        *,
+        synced: bool = False,
+        compression: str | None = None,
+        partitioner: Partitioner | None = None,
+    ) -> None:
+        """Make `sender` send to a channel; `compression` None: the channel's.
+
+        Raises NotSupported naming the package if the compression needs one that is not installed.
+        """
+        codec_id = _compression.codec_id(opened.definition.compression if compression is None else compression)
+        _compression.ensure(codec_id)
+        sender._attach(
+            self._store,
+            cast("Sequence[Partition]", opened.partitions),
+            opened.shared,
+            synced=synced,
+            partitioner=partitioner,
+            compress=partial(_compression.compress, codec_id) if codec_id else None,
+            codec_id=codec_id,
+        )
+
+    def attach_reader(
+        self,
+        reader: Reader,
+        parts: Sequence[tuple[Opened, int]],
+        *,
+        group: str | None = None,
+        mode: str = "none",
+        uncommitted: bool = False,
+        busy_poll: float = 0.0,
+    ) -> None:
+        """Make `reader` read these (channel, partition); its position is still to be set."""
+        self._alive()
+        reader._attach(
+            self._store,
+            [(cast("Partition", opened.partitions[number]), number, opened.shared) for opened, number in parts],
+            group=group,
+            channel_ids=[bytes.fromhex(opened.definition.id) for opened, _ in parts],
+            mode=mode,
+            uncommitted=uncommitted,
+            busy_poll=busy_poll,
+            max_bytes=READ_BYTES,
+        )
+
+    def committed(self) -> list[Committed]:
+        """Every group's offset in every partition, by group, channel and partition."""
+        self._alive()
+        known = self._catalogue.by_id()
+        result = []
+        for group, channel_id, number, offset, committed_ms, owner_pid in self._store.offsets():
+            definition = known.get(channel_id)
+            if definition is None or number >= len(definition.partitions):
+                continue  # of a channel that is being dropped
+            with suppress(LookupError):
+                start, end = self._store.partition(definition.partitions[number], channel_id).bounds()
+                moment = datetime.fromtimestamp(committed_ms / 1000, UTC) if committed_ms > 0 else None
+                result.append(Committed(group, definition.name, number, offset, start, end, moment, owner_pid))
+        return sorted(result, key=lambda row: row[:3])
+
+    def sync(self) -> None:
+        """Return when everything that is visible now is on disk. Raises StorageFailed, NoSpace."""
+        self._alive()
+        self._store.sync()
+
+    def adopt(self, handle: Handle) -> None:
+        """Close `handle` when the engine is closed; the engine does not keep it alive. Raises Closed."""
+        with self._lock:
+            if self._closing:
+                raise Closed(f"the log {self._name} was closed: open it again with tidelog.open")
+            self._handles.add(handle)
+
+    def forget(self, handle: Handle) -> None:
+        """`handle` is closed."""
+        with self._lock:
+            self._handles.discard(handle)
+
+    def handles(self) -> list[Handle]:
+        """Producers and consumers that are open."""
+        with self._lock:
+            return list(self._handles)
+
+    def close(self) -> None:
+        """Close producers and consumers, then leave the store; idempotent, wakes blocked calls.
+
+        Raises the first error of a producer whose messages could not be sent, after everything is closed.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if self._closing:
+                return
+            handles, self._closing = list(self._handles), True
+        first: BaseException | None = None
+        for handle in handles:
+            try:
+                handle.close()
+            except Exception as error:  # the store must be left in any case
+                first = first or error
+        self._closed = True  # not before: producers still send what they have gathered
+        try:
+            self._finalizer()
+        except Exception as error:
+            first = first or error
+        if first is not None:
+            raise first
+
+    def _alive(self) -> None:
+        if self._closed:
+            raise Closed(f"the log {self._name} was closed: open it again with tidelog.open")
+
+
+def _decompress(most: int, codec: int, data: bytes) -> bytes:
+    return _compression.decompress(codec, data, max_bytes=most)
+
+
+def _close_store(store: Store, memory: MemoryDirectory | None, pid: int) -> None:
+    if os.getpid() != pid:  # a forked child: the store is its parent's
+        return
+    try:
+        store.close()
+    finally:
+        if memory is not None:
+            memory.remove()

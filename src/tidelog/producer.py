@@ -1,0 +1,454 @@
+"""How are messages of several channels sent with one ack level, and gathered into batches?
+
+Floor 6: may import engine.base, compression, config, partitioner, message, errors, and the compiled sender.
+Thread rule: everything may be called from any thread.
+
+Without `linger` every call goes straight to a compiled sender. With it, messages are encoded and checked when `send` is
+called (so that one bad value never spoils a batch) and gathered per channel and partition until a batch is full or
+`linger` has passed. The thread that watches the clock is no daemon: it ends by itself when nothing is left to send, so
+a program that ends without closing its producer still sends what it has gathered.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from tidelog import compression as _compression
+from tidelog._native import Position, Receipt, Sender, murmur2
+from tidelog.config import Duration, duration_ms
+from tidelog.engine.base import Engine, Opened
+from tidelog.errors import Closed, NotSupported, Timeout, TooLarge
+from tidelog.message import Headers, epoch_ms
+from tidelog.partitioner import Partitioner, check_partition, choose, key_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["BATCH_BYTES", "Channelish", "Lingering", "Producer"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+BATCH_BYTES = 1 << 20
+"""A gathered batch goes out when it is this large, whatever the clock says."""
+ACKS = ("written", "synced")
+_IDLE_SECONDS = 0.05  # how long the clock's thread stays after the last message
+
+
+class Channelish(Protocol[T_co]):
+    """What a producer needs of a channel; `Queue` and `Topic` have it."""
+
+    @property
+    def name(self) -> str: ...
+    def opened(self) -> Opened:
+        """The channel's handles, as they are now."""
+
+
+class Producer:
+    """Sends to any channel of a log; made by `log.producer(...)`.
+
+    Errors of messages whose receipt nobody asked are raised by `flush` and `close`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        ack: str = "written",
+        linger: Duration = 0.0,
+        compression: str | None = None,
+        partitioner: Partitioner | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Programs call `log.producer(...)`, which documents the options.
+
+        Raises ValueError or TypeError for options out of range, NotSupported for `name`, or for a compression whose
+        package is missing (naming it).
+        """
+        if name is not None:
+            raise NotSupported(
+                f"producer(name={name!r}): this engine has no named producers (see log.can.named_producers): leave the "
+                f"name out, and give messages an id= that your receivers can recognise repetitions by"
+            )
+        if ack not in ACKS:
+            raise ValueError(f"ack={ack!r} does not exist: use one of {', '.join(ACKS)}")
+        if partitioner is not None and not callable(partitioner):
+            raise TypeError("partitioner is a function (key, value, partitions) -> partition")
+        _compression.ensure(_compression.codec_id(compression))
+        self._engine = engine
+        self._synced = ack == "synced"
+        self._linger = duration_ms(linger, "linger") / 1000
+        self._compression = compression
+        self._partitioner = partitioner
+        self._pid = os.getpid()
+        self._closed = False
+        self._lock = threading.Condition(threading.Lock())  # what is gathered, the clock's thread, the senders
+        self._sending = threading.RLock()  # held while gathered messages go out, so that they keep their order
+        self._senders: dict[str, tuple[Opened, Sender]] = {}
+        self._gathered: dict[str, _Gathered] = {}
+        self._failed: list[_Batch] = []
+        self._clock: threading.Thread | None = None
+        engine.adopt(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def send(
+        self,
+        channel: Channelish[T],
+        value: T,
+        *,
+        key: Any = None,
+        headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+        id: str | None = None,
+        partition: int | None = None,
+        timestamp: datetime | float | None = None,
+    ) -> Receipt:
+        """Send one message; the arguments are those of `channel.send`. With `linger` the receipt completes later.
+
+        Raises SchemaMismatch for a value that is not of the channel's type, TooLarge, NoSpace, StorageFailed, Closed.
+        """
+        opened = channel.opened()
+        if not self._linger:
+            return self._sender(opened).send(
+                value, key=key, headers=headers, id=id, partition=partition, timestamp=timestamp
+            )
+        message = self._checked(opened, value, key, headers, id, partition, timestamp)
+        return self._gather(opened, message)
+
+    def send_many(
+        self,
+        channel: Channelish[T],
+        values: Any,
+        *,
+        keys: Any = None,
+        headers: Sequence[Any] | None = None,
+        ids: Sequence[str] | None = None,
+        partition: int | None = None,
+        timestamp: Any = None,
+    ) -> Receipt:
+        """Send many messages; the arguments are those of `channel.send_many`. They are batches already, so they do not
+        linger; what was gathered for the channel before goes out first. Raises like `send`."""
+        opened = channel.opened()
+        if not self._linger:
+            return self._sender(opened).send_many(
+                values, keys=keys, headers=headers, ids=ids, partition=partition, timestamp=timestamp
+            )
+        with self._sending:
+            self._send_gathered(opened.definition.id)
+            return self._sender(opened).send_many(
+                values, keys=keys, headers=headers, ids=ids, partition=partition, timestamp=timestamp
+            )
+
+    def flush(self) -> None:
+        """Return when everything that was given to `send` is in the log, at this producer's ack level.
+
+        Raises the first error of messages that could not be sent and whose receipt nobody asked; once.
+        """
+        if os.getpid() != self._pid:
+            return
+        for channel in list(self._gathered):
+            self._send_gathered(channel)
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Flush, then refuse further messages; idempotent. Raises like `flush`."""
+        if os.getpid() != self._pid:  # a forked child: what is gathered here is its parent's to send
+            self._closed = True
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._lock.notify_all()
+        self._engine.forget(self)
+        self.flush()
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception:
+            if kind is None:  # an error on its way out says more than what it made fail
+                raise
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<Producer ack={'synced' if self._synced else 'written'} linger={self._linger:g}{state}>"
+
+    # --- straight through ---
+
+    def _open(self) -> None:
+        if self._closed:
+            raise Closed("the producer was closed: make a new one with log.producer()")
+
+    def _sender(self, opened: Opened, *, gathered: bool = False) -> Sender:
+        """The compiled sender of a channel. `gathered`: one that takes encoded values."""
+        if not gathered:
+            self._open()
+        name = f"{opened.definition.id} {gathered}"
+        known = self._senders.get(name)
+        if known is not None and known[0] is opened:
+            return known[1]
+        sender = Sender()
+        self._engine.attach_sender(
+            sender,
+            self._engine.open(opened.definition, _raw_codec()) if gathered else opened,
+            synced=self._synced,
+            compression=self._compression,
+            partitioner=None if gathered else self._partitioner,
+        )
+        self._senders[name] = (opened, sender)
+        return sender
+
+    # --- gathering ---
+
+    def _checked(
+        self, opened: Opened, value: Any, key: Any, headers: Any, id: str | None, partition: int | None, timestamp: Any
+    ) -> _Message:
+        """Everything that can be wrong with one message is found here, before it joins a batch."""
+        count = len(opened.partitions)
+        encode = opened.codec.encode
+        data = bytes(value) if encode is None and isinstance(value, bytes | bytearray | memoryview) else value
+        if encode is not None:
+            data = encode(value)
+        elif type(data) is not bytes:
+            raise TypeError(f"the channel {opened.definition.name!r} takes bytes, not {type(value).__name__}")
+        if id is not None and not isinstance(id, str):
+            raise TypeError(f"id is a str, not {type(id).__name__}")
+        key = key_bytes(key)
+        size = len(data) + (len(key) if key else 0)
+        if size > opened.definition.max_message_bytes:
+            raise TooLarge(
+                f"a message of {size} bytes: the channel {opened.definition.name!r} takes at most "
+                f"{opened.definition.max_message_bytes}: raise it with configure(max_message_bytes=...), or send less"
+            )
+        if partition is not None:
+            partition = check_partition(partition, count)
+        elif self._partitioner is not None:
+            partition = choose(self._partitioner, key, value, count)
+        elif count == 1:
+            partition = 0
+        elif key is not None or id is not None:
+            partition = (murmur2(key if key is not None else str(id)) & 0x7FFF_FFFF) % count
+        kept = None if headers is None else Headers(headers.items() if isinstance(headers, Mapping) else headers)
+        if timestamp is not None:
+            epoch_ms(timestamp, "timestamp")
+        return _Message(data, key, kept, id, partition, time.time() if timestamp is None else timestamp, size)
+
+    def _gather(self, opened: Opened, message: _Message) -> Receipt:
+        channel = opened.definition.id
+        with self._lock:
+            self._open()
+            gathered = self._gathered.get(channel)
+            if gathered is None:
+                gathered = self._gathered[channel] = _Gathered(opened)
+            gathered.opened = opened
+            batch = gathered.batches.get(message.partition)
+            if batch is None:
+                batch = gathered.batches[message.partition] = _Batch(self, channel)
+                batch.due = time.monotonic() + self._linger
+                if self._clock is None:
+                    self._clock = threading.Thread(target=self._tick, name="tidelog-linger", daemon=False)
+                    self._clock.start()
+                else:
+                    self._lock.notify_all()
+            receipt = batch.add(message)
+            full = batch.bytes >= BATCH_BYTES
+        if full:
+            self._send_gathered(channel)
+        return receipt
+
+    def _send_gathered(self, channel: str) -> None:
+        """Send what is gathered for a channel. Errors go to the receipts, and to whoever flushes."""
+        with self._sending:
+            with self._lock:
+                gathered = self._gathered.pop(channel, None)
+            if gathered is None:
+                return
+            for partition, batch in gathered.batches.items():
+                try:
+                    batch.send(self._sender(gathered.opened, gathered=True), partition)
+                except BaseException as error:
+                    batch.fail(error)
+                    with self._lock:
+                        self._failed.append(batch)
+                    if not isinstance(error, Exception):
+                        raise
+
+    def _raise_failure(self) -> None:
+        with self._lock:
+            failed, self._failed = self._failed, []
+        for batch in failed:
+            if batch.error is not None and not batch.asked:
+                raise batch.error
+
+    def _tick(self) -> None:
+        """The clock's thread: sends what has lingered long enough, and ends when nothing came for a while."""
+        idle_since = time.monotonic()
+        while True:
+            due = []
+            with self._lock:
+                now = time.monotonic()
+                for channel, gathered in self._gathered.items():
+                    if any(batch.due <= now for batch in gathered.batches.values()):
+                        due.append(channel)
+                if not due:
+                    waiting = [batch.due for gathered in self._gathered.values() for batch in gathered.batches.values()]
+                    if waiting:
+                        idle_since = now
+                    elif self._closed or now - idle_since > _IDLE_SECONDS:
+                        self._clock = None
+                        return
+                    self._lock.wait(min(waiting) - now if waiting else _IDLE_SECONDS)
+            for channel in due:
+                self._send_gathered(channel)
+                idle_since = time.monotonic()
+
+
+class _Message:
+    """One message that waits for its batch."""
+
+    __slots__ = ("bytes", "data", "headers", "id", "key", "partition", "timestamp")
+
+    def __init__(
+        self,
+        data: bytes,
+        key: bytes | None,
+        headers: Headers | None,
+        id: str | None,
+        partition: int | None,
+        timestamp: Any,
+        size: int,
+    ) -> None:
+        self.data, self.key, self.headers, self.id = data, key, headers, id
+        self.partition, self.timestamp, self.bytes = partition, timestamp, size
+
+
+class _Gathered:
+    """What is gathered for one channel, by partition (None: any)."""
+
+    __slots__ = ("batches", "opened")
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self.batches: dict[int | None, _Batch] = {}
+
+
+class _Batch:
+    """Messages that go out together, and what became of them."""
+
+    def __init__(self, producer: Producer, channel: str) -> None:
+        self.producer, self.channel = producer, channel
+        self.messages: list[_Message] = []
+        self.bytes = 0
+        self.due = 0.0
+        self.asked = False
+        """Somebody saw the error through a receipt."""
+        self.error: BaseException | None = None
+        self.receipt: Receipt | None = None
+        self.done = threading.Event()
+
+    def add(self, message: _Message) -> Lingering:
+        self.messages.append(message)
+        self.bytes += message.bytes
+        return Lingering(self, len(self.messages) - 1)
+
+    def send(self, sender: Sender, partition: int | None) -> None:
+        messages, self.messages = self.messages, []
+        options: dict[str, Any] = {} if partition is None else {"partition": partition}
+        if any(message.key is not None for message in messages):
+            options["keys"] = [message.key for message in messages]
+        if any(message.headers for message in messages):
+            options["headers"] = [message.headers for message in messages]
+        if any(message.id is not None for message in messages):
+            options["ids"] = [message.id for message in messages]
+        options["timestamp"] = [message.timestamp for message in messages]
+        self.receipt = sender.send_many([message.data for message in messages], **options)
+        self.done.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.done.set()
+
+
+class Lingering(Receipt):
+    """The receipt of one message that waits for its batch; complete once the batch is in the log."""
+
+    def __init__(self, batch: _Batch, index: int) -> None:
+        """Made by `Producer.send`."""
+        self._batch = batch
+        self._place = index
+
+    @property
+    def done(self) -> bool:
+        """Whether the message is in the log, or failed."""
+        return self._batch.done.is_set()
+
+    @property
+    def count(self) -> int:
+        """Messages this receipt stands for: 1."""
+        return 1
+
+    @property
+    def partition(self) -> int:
+        """The message's partition; waits for the batch. Raises what sending raised."""
+        return self.result().partition
+
+    @property
+    def offset(self) -> int:
+        """The message's offset; waits for the batch. Raises what sending raised."""
+        return self.result().offset
+
+    @property
+    def partitions(self) -> NDArray[np.int32]:
+        """The partition as an array of one."""
+        import numpy as np
+
+        return np.array([self.partition], dtype=np.int32)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """The offset as an array of one."""
+        import numpy as np
+
+        return np.array([self.offset], dtype=np.int64)
+
+    def result(self, timeout: float | None = None, level: str | None = None) -> Position:
+        """Where the message is; sends its batch now if it still waits. `level="synced"`: wait for the disk too.
+
+        Raises Timeout after `timeout` seconds, and what sending raised.
+        """
+        batch = self._batch
+        if not batch.done.is_set():
+            batch.producer._send_gathered(batch.channel)
+        if not batch.done.wait(timeout):
+            raise Timeout(f"the message was not in the log after {timeout} s; call result() again, or flush()")
+        if batch.error is not None:
+            batch.asked = True
+            raise batch.error
+        receipt = batch.receipt
+        assert receipt is not None
+        if level is not None:
+            receipt.result(timeout, level)
+        return Position(int(receipt.partitions[self._place]), int(receipt.offsets[self._place]))
+
+
+def _raw_codec() -> Any:
+    from tidelog.codec import codec_for
+
+    return codec_for(bytes)

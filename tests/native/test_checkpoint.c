@@ -1,0 +1,565 @@
+/* Does a checkpoint give back exactly what was put in, and say so when it cannot?
+ *
+ * Imports checkpoint_model.h, memory_disk.h. Real files for round trips, kills and two processes; the memory disk where
+ * every byte is damaged. timeout_s: 240 */
+#define _DEFAULT_SOURCE 1
+#include "checkpoint_model.h"
+#include "memory_disk.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "quarantine_size_mb=1"; } /* see test_checkpoint_power.c */
+
+static tl_error err;
+static char directory_name[256];
+
+/* An empty directory; the files of the one before are removed. */
+static int fresh_directory(void) {
+    if (directory_name[0] == 0) {
+        const char *base = getenv("TMPDIR");
+        snprintf(directory_name, sizeof directory_name, "%s/checkpoint.XXXXXX", base == NULL ? "/tmp" : base);
+        CHECK(mkdtemp(directory_name) != NULL);
+    }
+    tl_os_table = tl_io_posix;
+    int dir = open(directory_name, O_RDONLY | O_DIRECTORY);
+    CHECK(dir >= 0);
+    unlinkat(dir, "checkpoint.a", 0);
+    unlinkat(dir, "checkpoint.b", 0);
+    return dir;
+}
+
+static tl_checkpoint_words *shared_words(void) {
+    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(p != MAP_FAILED);
+    return p;
+}
+
+static void reopen(tl_checkpoint *c, int dir, tl_checkpoint_words *words) {
+    tl_checkpoint_close(c);
+    memset(words, 0, sizeof *words);
+    CHECK(tl_checkpoint_open(c, dir, words, &err) == TL_OK);
+    CHECK(tl_checkpoint_recover(c, &err) == TL_OK);
+}
+
+static void check_round_trips(void) {
+    int dir = fresh_directory();
+    tl_checkpoint_words words = {0};
+    tl_checkpoint c;
+    CHECK(tl_checkpoint_open(&c, dir, &words, &err) == TL_ENOTFOUND);
+    mode_t old = umask(0);
+    CHECK(tl_checkpoint_create(&c, dir, 0600, &words, &err) == TL_OK);
+    umask(old);
+    for (int i = 0; i < 2; i++) {
+        struct stat s;
+        CHECK(fstat(c.fd[i], &s) == 0 && s.st_size == TL_CHECKPOINT_INITIAL_BYTES && (s.st_mode & 0777) == 0600);
+        CHECK(s.st_blocks * 512 >= TL_CHECKPOINT_INITIAL_BYTES);
+    }
+    tl_checkpoint twice;
+    CHECK(tl_checkpoint_create(&twice, dir, 0600, &words, &err) == TL_EEXIST);
+    model m = {0};
+    CHECK(model_holds(&c, &m));
+    uint64_t seed = 5;
+    for (int i = 0; i < 4000; i++) {
+        tl_checkpoint_end end;
+        CHECK(model_append(&c, &m, check_random(&seed), &end, &err) == TL_OK);
+        uint64_t what = check_random(&seed) % 400;
+        if (what < 8)
+            CHECK(tl_checkpoint_sync(&c, end, &err) == TL_OK && tl_checkpoint_tail(&c).position == end.position);
+        else if (what < 11)
+            CHECK(tl_checkpoint_snapshot(&c, &err) == TL_OK);
+        else if (what < 14)
+            reopen(&c, dir, &words);
+        if (what < 20)
+            CHECK(model_holds(&c, &m));
+    }
+    CHECK(model_holds(&c, &m) && words.generation > 20);
+    tl_checkpoint_report reports[2];
+    CHECK(tl_checkpoint_check(dir, reports, &err) == TL_OK);
+    uint32_t live = 1;
+    for (uint32_t k = 0; k < MODEL_KEYS; k++)
+        live += m.key[k].present;
+    const tl_checkpoint_report *newest = &reports[words.generation & 1];
+    CHECK(newest->newest && newest->generation == words.generation && newest->live_records == live);
+    CHECK(newest->end == tl_checkpoint_tail(&c).position && newest->groups > 0 && newest->records >= live);
+    CHECK(reports[1 - (words.generation & 1)].superseded_by == words.generation);
+    tl_checkpoint_close(&c);
+
+    /* A creation that was killed leaves no whole header; the next one replaces what there is. */
+    dir = fresh_directory();
+    int half = openat(dir, "checkpoint.b", O_CREAT | O_WRONLY, 0600);
+    CHECK(half >= 0 && write(half, "half", 4) == 4 && close(half) == 0);
+    CHECK(tl_checkpoint_open(&c, dir, &words, &err) == TL_ECORRUPT && strcmp(err.path, "checkpoint.a") == 0);
+    CHECK(tl_checkpoint_check(dir, reports, &err) == TL_ECORRUPT && !reports[0].exists && reports[1].exists);
+    CHECK(tl_checkpoint_create(&c, dir, 0600, &words, &err) == TL_OK);
+    tl_checkpoint_close(&c);
+    CHECK(unlinkat(dir, "checkpoint.b", 0) == 0);
+    CHECK(tl_checkpoint_open(&c, dir, &words, &err) == TL_ECORRUPT && strcmp(err.path, "checkpoint.b") == 0);
+}
+
+static void check_limits(void) {
+    disk_install(1);
+    tl_checkpoint_words words = {0};
+    tl_checkpoint c;
+    CHECK(tl_checkpoint_create(&c, 0, 0600, &words, &err) == TL_OK);
+    static uint8_t big[TL_CHECKPOINT_VALUE_BYTES + 1];
+    memset(big, 7, sizeof big);
+    tl_checkpoint_record r = {.key = big, .key_bytes = 512, .value = big, .value_bytes = TL_CHECKPOINT_VALUE_BYTES};
+    CHECK(tl_checkpoint_append(&c, &r, 1, NULL, &err) == TL_OK);
+    r.key_bytes = 513;
+    CHECK(tl_checkpoint_append(&c, &r, 1, NULL, &err) == TL_ETOOLARGE);
+    r.key_bytes = 0;
+    r.value_bytes = TL_CHECKPOINT_VALUE_BYTES + 1;
+    CHECK(tl_checkpoint_append(&c, &r, 1, NULL, &err) == TL_ETOOLARGE);
+    r = (tl_checkpoint_record){.value = big, .value_bytes = 1, .deleted = true};
+    CHECK(tl_checkpoint_append(&c, &r, 1, NULL, &err) == TL_EINVAL);
+    CHECK(tl_checkpoint_append(&c, &r, 0, NULL, &err) == TL_EINVAL);
+    CHECK(tl_checkpoint_sync(&c, (tl_checkpoint_end){words.generation, 1u << 20}, &err) == TL_EINVAL);
+    CHECK(tl_checkpoint_sync(&c, (tl_checkpoint_end){words.generation + 1, 0}, &err) == TL_EINVAL);
+    /* A group that is larger than the files makes the next one larger. */
+    tl_checkpoint_record many[15];
+    uint8_t keys[15];
+    for (uint8_t i = 0; i < 15; i++) {
+        keys[i] = i;
+        many[i] = (tl_checkpoint_record){.key = &keys[i], .key_bytes = 1, .value = big, .value_bytes = 65000};
+    }
+    CHECK(!tl_checkpoint_is_filling(&c));
+    CHECK(tl_checkpoint_append(&c, many, 15, NULL, &err) == TL_OK && disk->file[1].size > 975000);
+    while (!tl_checkpoint_is_filling(&c))
+        CHECK(tl_checkpoint_append(&c, many, 1, NULL, &err) == TL_OK && words.generation == 3);
+    CHECK(tl_checkpoint_snapshot(&c, &err) == TL_OK && words.generation == 4);
+    tl_checkpoint_record over[17];
+    for (int i = 0; i < 17; i++)
+        over[i] = many[0];
+    CHECK(tl_checkpoint_append(&c, over, 17, NULL, &err) == TL_ETOOLARGE);
+    words.generation = 0;
+    CHECK(tl_checkpoint_append(&c, many, 1, NULL, &err) == TL_EINVAL && tl_checkpoint_snapshot(&c, &err) == TL_EINVAL);
+    CHECK(tl_checkpoint_load(&c, NULL, model_each, &err) == TL_EINVAL);
+}
+
+/* --- a full disk, and no memory --- */
+
+static void check_full_disk(void) {
+    disk_install(2);
+    tl_checkpoint_words words = {0};
+    tl_checkpoint c;
+    model m = {0};
+    uint64_t seed = 9;
+    CHECK(tl_checkpoint_create(&c, 0, 0600, &words, &err) == TL_OK);
+    /* What is allocated is enough for any number of commits as long as the state is small. */
+    disk->full = true;
+    uint8_t counter[8] = {0};
+    tl_checkpoint_record r = {.key = "n", .key_bytes = 1, .value = counter, .value_bytes = 8};
+    for (int i = 0; i < 30000; i++) {
+        memcpy(counter, &i, sizeof i);
+        CHECK(tl_checkpoint_append(&c, &r, 1, NULL, &err) == TL_OK);
+    }
+    CHECK(words.generation > 4 && disk->file[0].size == TL_CHECKPOINT_INITIAL_BYTES);
+    /* A snapshot that fits without spare room is taken; one that does not fit leaves everything as it was. */
+    r.key = "n";
+    r.deleted = true;
+    r.value_bytes = 0;
+    CHECK(tl_checkpoint_append(&c, &r, 1, NULL, &err) == TL_OK);
+    static uint8_t value[60000];
+    int stored = 0, result = TL_OK;
+    for (uint8_t key[2] = {0, 0}; result == TL_OK && key[0] < 20; key[0]++, stored++) {
+        tl_checkpoint_record large = {.key = key, .key_bytes = 2, .value = value, .value_bytes = sizeof value};
+        result = tl_checkpoint_append(&c, &large, 1, NULL, &err);
+    }
+    stored--;
+    CHECK(result == TL_ENOSPC && stored == 8);
+    CHECK(tl_checkpoint_snapshot(&c, &err) == TL_OK);
+    model_loaded loaded = {0};
+    CHECK(tl_checkpoint_load(&c, &loaded, model_each, &err) == TL_OK && loaded.strange && !loaded.sequence);
+    tl_checkpoint_record small = {.key = "s", .key_bytes = 1, .value = "v", .value_bytes = 1};
+    CHECK(tl_checkpoint_append(&c, &small, 1, NULL, &err) == TL_OK);
+    /* Room comes back: so does everything else. */
+    disk->full = false;
+    tl_checkpoint_record large = {.key = "large", .key_bytes = 5, .value = value, .value_bytes = sizeof value};
+    CHECK(tl_checkpoint_append(&c, &large, 1, NULL, &err) == TL_OK);
+    CHECK(model_append(&c, &m, check_random(&seed), NULL, &err) == TL_OK);
+    disk_install(3);
+    disk->full = true;
+    CHECK(tl_checkpoint_create(&c, 0, 0600, &words, &err) == TL_ENOSPC && strcmp(err.path, "checkpoint.a") == 0);
+    disk->full = false;
+    CHECK(tl_checkpoint_create(&c, 0, 0600, &words, &err) == TL_OK);
+}
+
+static unsigned long fail_malloc_at;
+
+static void *failing_malloc(size_t bytes) {
+    if (fail_malloc_at != 0 && --fail_malloc_at == 0)
+        return NULL;
+    return malloc(bytes);
+}
+
+/* Each operation with its nth allocation refused: TL_ENOMEM and the state of before, then the same again succeeds. */
+static void check_no_memory(void) {
+    disk_install(4);
+    tl_os_table.malloc = failing_malloc;
+    tl_checkpoint_words words = {0};
+    tl_checkpoint c;
+    model m = {0};
+    uint64_t seed = 3, refused = 0;
+    CHECK(tl_checkpoint_create(&c, 0, 0600, &words, &err) == TL_OK);
+    for (int i = 0; i < 60; i++) {
+        for (unsigned long nth = 1;; nth++) {
+            model_loaded loaded = {0};
+            uint64_t before = words.generation;
+            fail_malloc_at = nth;
+            int result;
+            if (i % 4 == 0)
+                result = tl_checkpoint_snapshot(&c, &err);
+            else if (i % 4 == 1)
+                result = model_load(&c, &loaded, &err);
+            else if (i % 4 == 2) {
+                memset(&words, 0, sizeof words);
+                result = tl_checkpoint_recover(&c, &err);
+            } else
+                result = model_append(&c, &m, seed = 0x00ffffffffffffffu & (seed * 31 + 7), NULL, &err);
+            bool fired = fail_malloc_at == 0;
+            fail_malloc_at = 0;
+            model_loaded_free(&loaded);
+            if (result == TL_ENOMEM && i % 4 == 2)
+                CHECK(words.generation == 0 && tl_checkpoint_recover(&c, &err) == TL_OK && words.generation == before);
+            CHECK(model_holds(&c, &m));
+            if (result == TL_OK) {
+                CHECK(!fired);
+                break;
+            }
+            CHECK(result == TL_ENOMEM && fired);
+            refused++;
+        }
+    }
+    CHECK(refused > 100);
+    tl_os_table.malloc = malloc;
+}
+
+/* --- damage --- */
+
+static memory_disk *pristine;
+
+static void restore(void) {
+    for (int i = 0; i < 2; i++) {
+        disk->file[i].size = pristine->file[i].size;
+        memcpy(disk->file[i].cached, pristine->file[i].cached, pristine->file[i].size + 4096);
+    }
+}
+
+/* Recovers; whether the result is allowed: the state of the last group, or a typed error that names a place, or, when
+ * `tail_may_go`, the state after the last synced group. Never anything else. Returns whether damage was reported. */
+static bool recover_damaged(const model *whole, const model *synced, bool tail_may_go) {
+    tl_checkpoint_words words = {0};
+    tl_checkpoint c;
+    tl_checkpoint_report reports[2];
+    CHECK(tl_checkpoint_open(&c, 0, &words, &err) == TL_OK);
+    int checked = tl_checkpoint_check(0, reports, &err);
+    int result = tl_checkpoint_recover(&c, &err);
+    CHECK(checked == result);
+    if (result == TL_OK) {
+        model_loaded loaded;
+        CHECK(model_load(&c, &loaded, &err) == TL_OK);
+        CHECK(model_equal(whole, &loaded) || (tail_may_go && model_equal(synced, &loaded)));
+        model_loaded_free(&loaded);
+    } else {
+        CHECK(result == TL_ECORRUPT && strncmp(err.path, "checkpoint.", 11) == 0 && err.position >= 0);
+    }
+    tl_checkpoint_close(&c);
+    return result != TL_OK;
+}
+
+/* The next seed whose group is small but not empty, so that trying every bit of it takes seconds. */
+static uint64_t small_seed(uint64_t seed) {
+    for (;; seed++) {
+        model m = {0};
+        model_group group;
+        model_step(&m, 1, seed, &group);
+        size_t bytes = 0;
+        for (size_t i = 0; i < group.count; i++)
+            bytes += group.records[i].key_bytes + group.records[i].value_bytes;
+        bool small = group.count > 2 && bytes < 200;
+        model_group_free(&group);
+        if (small)
+            return seed;
+    }
+}
+
+/* A pair of files: generation 3 in b is the newest, synced up to a position that is told, then one group that is not.
+ * The files are cut to a few hundred bytes past their end, so that every bit can be tried. */
+static uint64_t make_pair(model *whole, model *synced, bool with_tail) {
+    disk_install(6);
+    tl_checkpoint_words words = {0};
+    tl_checkpoint c;
+    *whole = (model){0};
+    CHECK(tl_checkpoint_create(&c, 0, 0600, &words, &err) == TL_OK);
+    tl_checkpoint_end end;
+    for (uint64_t seed = 1000; seed < 4000; seed += 1000)
+        CHECK(model_append(&c, whole, small_seed(seed), &end, &err) == TL_OK);
+    CHECK(tl_checkpoint_sync(&c, end, &err) == TL_OK && tl_checkpoint_snapshot(&c, &err) == TL_OK);
+    CHECK(model_append(&c, whole, small_seed(4000), &end, &err) == TL_OK);
+    CHECK(model_append(&c, whole, small_seed(5000), &end, &err) == TL_OK);
+    CHECK(tl_checkpoint_sync(&c, end, &err) == TL_OK && end.generation == 3);
+    *synced = *whole;
+    if (with_tail)
+        CHECK(model_append(&c, whole, small_seed(6000), NULL, &err) == TL_OK);
+    uint64_t tail = tl_checkpoint_tail(&c).position;
+    disk->file[1].size = tail + 200;
+    disk->file[0].size = tail + 200;
+    tl_checkpoint_close(&c);
+    memcpy(pristine, disk, sizeof *disk);
+    return end.position;
+}
+
+/* Which flips must be noticed: those of bytes that recovery uses and that were synced, which are the 64 bytes of the
+ * header and the groups up to the synced end of the newest file. Behind that end, as in a torn tail, the group may be
+ * forgotten. Everything else (the other file, marks, padding of the header page) may change nothing. */
+static void check_flips(bool with_tail, bool with_mark) {
+    model whole, synced;
+    uint64_t synced_end = make_pair(&whole, &synced, with_tail);
+    if (!with_mark) { /* after a power cut the mark may be missing: then the group behind testifies */
+        memset(pristine->file[1].cached + 4096, 0, 512);
+        CHECK(with_tail);
+    }
+    unsigned long noticed = 0, harmless = 0;
+    for (int file = 0; file < 2; file++) {
+        for (uint64_t at = 0; at < pristine->file[file].size; at++) {
+            bool unused = (at >= 64 && at < 4096) || (at >= 4096 + 24 && at < 4608) || (at >= 4608 + 24 && at < 8192);
+            if (unused && at % 61 != 0)
+                continue;
+            for (int bit = 0; bit < 8; bit++) {
+                restore();
+                disk->file[file].cached[at] ^= (uint8_t)(1u << bit);
+                bool used = file == 1 && (at < 64 || (at >= 8192 && at < synced_end));
+                /* Without the mark the testimony stands in the tail group: its own loss is a torn tail. */
+                bool reported = recover_damaged(&whole, &synced, file == 1 && at >= synced_end);
+                CHECK(reported == used);
+                noticed += reported;
+                harmless += !reported;
+            }
+        }
+    }
+    CHECK(noticed > 2000 && harmless > 2000);
+}
+
+static void check_truncations(bool with_tail) {
+    model whole, synced;
+    uint64_t synced_end = make_pair(&whole, &synced, with_tail);
+    for (int file = 0; file < 2; file++) {
+        for (uint64_t size = 0; size < pristine->file[file].size; size++) {
+            restore();
+            disk->file[file].size = size;
+            bool reported = recover_damaged(&whole, &synced, file == 1 && size >= synced_end);
+            CHECK(reported == (file == 1 && size < synced_end));
+        }
+    }
+}
+
+/* The newest header damaged while the older file does not know of a newer one is a snapshot cut short, not damage:
+ * then the older one is the state. With both damaged there is none. */
+static void check_choice(void) {
+    model whole, synced;
+    make_pair(&whole, &synced, false);
+    restore();
+    disk->file[0].cached[0] ^= 1;
+    disk->file[1].cached[0] ^= 1;
+    CHECK(recover_damaged(&whole, &synced, false) && strcmp(err.path, "checkpoint.a") == 0);
+    restore();
+    disk->file[1].cached[20] ^= 1;
+    CHECK(recover_damaged(&whole, &synced, false) && strcmp(err.path, "checkpoint.b") == 0 && err.position == 0);
+    memset(disk->file[0].cached + 4608, 0, 512);
+    tl_checkpoint_words words = {0};
+    tl_checkpoint c;
+    model before = {0};
+    for (uint64_t seed = 1000; seed < 4000; seed += 1000)
+        model_step(&before, before.number + 1, small_seed(seed), NULL);
+    CHECK(tl_checkpoint_open(&c, 0, &words, &err) == TL_OK && tl_checkpoint_recover(&c, &err) == TL_OK);
+    CHECK(model_holds(&c, &before));
+}
+
+/* --- processes --- */
+
+static int point_number, die_at_point, operation;
+static char point_name[64];
+
+static void die_there(const char *name) {
+    if (++point_number == die_at_point) {
+        snprintf(point_name, sizeof point_name, "%s", name);
+        kill(getpid(), SIGKILL);
+    }
+}
+
+static int run_operation(tl_checkpoint *c, model *m) {
+    tl_checkpoint_end end;
+    int result = operation == 2 ? tl_checkpoint_snapshot(c, &err) : model_append(c, m, m->number * 7 + 1, &end, &err);
+    return result == TL_OK && operation == 1 ? tl_checkpoint_sync(c, end, &err) : result;
+}
+
+/* A child is killed at every point of append, sync and snapshot. Its parent goes on with the same words, appends and
+ * syncs, and a recovery from the files alone must find the same: what the dead left never comes before it. */
+static void check_kills(void) {
+    tl_checkpoint_words *words = shared_words();
+    for (operation = 0; operation < 3; operation++) {
+        int kills = 0;
+        for (die_at_point = 1;; die_at_point++) {
+            int dir = fresh_directory();
+            tl_checkpoint c;
+            model m = {0};
+            CHECK(tl_checkpoint_create(&c, dir, 0600, words, &err) == TL_OK);
+            for (uint64_t seed = 1; seed < 20; seed++)
+                CHECK(model_append(&c, &m, seed, NULL, &err) == TL_OK);
+            pid_t child = fork();
+            CHECK(child >= 0);
+            if (child == 0) {
+                tl_point_hook = die_there;
+                point_number = 0;
+                _exit(run_operation(&c, &m) == TL_OK ? 0 : 1);
+            }
+            int status;
+            CHECK(waitpid(child, &status, 0) == child);
+            bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+            CHECK(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+            model with_group = m;
+            if (operation < 2)
+                model_step(&with_group, m.number + 1, m.number * 7 + 1, NULL);
+            bool published = operation < 2 && model_holds(&c, &with_group);
+            CHECK(published || model_holds(&c, &m));
+            if (published)
+                m = with_group;
+            tl_checkpoint_words seen = *words;
+            if (die_at_point % 2 == 0) { /* everybody has died: the files are left, perhaps with a whole group more */
+                reopen(&c, dir, words);
+                CHECK(model_holds(&c, &m) || model_holds(&c, &with_group));
+                m = model_holds(&c, &m) ? m : with_group;
+            }
+            tl_checkpoint_end end;
+            CHECK(model_append(&c, &m, 1234, &end, &err) == TL_OK);
+            int result = tl_checkpoint_sync(&c, end, &err);
+            if (result == TL_EAGAIN)
+                result = tl_checkpoint_snapshot(&c, &err);
+            CHECK(result == TL_OK && tl_checkpoint_sync(&c, end, &err) == TL_OK);
+            reopen(&c, dir, words);
+            CHECK(model_holds(&c, &m) && words->generation >= seen.generation);
+            CHECK(model_append(&c, &m, 4321, NULL, &err) == TL_OK && tl_checkpoint_snapshot(&c, &err) == TL_OK);
+            reopen(&c, dir, words);
+            CHECK(model_holds(&c, &m));
+            tl_checkpoint_close(&c);
+            close(dir);
+            kills += killed;
+            if (!killed)
+                break;
+        }
+        CHECK(kills == (operation == 0 ? 2 : operation == 1 ? 5 : 7));
+    }
+}
+
+typedef struct together {
+    tl_checkpoint_words words;
+    pthread_mutex_t append, sync;
+} together;
+
+enum { WORKERS = 3, TURNS = 1200 };
+
+static int count_each(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value,
+                      uint32_t value_bytes) {
+    uint32_t *counts = context;
+    CHECK(type == 5 && key_bytes == 1 && value_bytes == 4);
+    memcpy(&counts[*(const uint8_t *)key % 8], value, 4);
+    return 0;
+}
+
+static void work(tl_checkpoint *c, together *t, uint8_t me) {
+    for (uint32_t turn = 1; turn <= TURNS; turn++) {
+        tl_checkpoint_record r = {.key = &me, .key_bytes = 1, .value = &turn, .value_bytes = 4, .type = 5};
+        tl_checkpoint_end end;
+        tl_error mine;
+        pthread_mutex_lock(&t->append);
+        int result = tl_checkpoint_append(c, &r, 1, &end, &mine);
+        if (result == TL_OK && turn % 150 == 0)
+            result = tl_checkpoint_snapshot(c, &mine);
+        pthread_mutex_unlock(&t->append);
+        if (turn % 8 == 0 && result == TL_OK) {
+            pthread_mutex_lock(&t->sync);
+            result = tl_checkpoint_sync(c, end, &mine);
+            pthread_mutex_unlock(&t->sync);
+        }
+        if (result != TL_OK) {
+            fprintf(stderr, "worker %d turn %u: %s\n", me, turn, tl_status_name(result));
+            _exit(1);
+        }
+    }
+}
+
+typedef struct worker {
+    tl_checkpoint *c;
+    together *t;
+    uint8_t me;
+} worker;
+
+static void *work_thread(void *argument) {
+    worker *w = argument;
+    work(w->c, w->t, w->me);
+    return NULL;
+}
+
+/* Two processes and two threads of one of them, with appends, syncs and snapshots at the same time. */
+static void check_together(void) {
+    int dir = fresh_directory();
+    together *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(t != MAP_FAILED);
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(&t->append, &attributes);
+    pthread_mutex_init(&t->sync, &attributes);
+    tl_checkpoint c;
+    CHECK(tl_checkpoint_create(&c, dir, 0600, &t->words, &err) == TL_OK);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        tl_checkpoint_close(&c); /* as after any fork: descriptors of its own */
+        CHECK(tl_checkpoint_open(&c, dir, &t->words, &err) == TL_OK);
+        work(&c, t, 0);
+        _exit(0);
+    }
+    pthread_t threads[WORKERS];
+    worker workers[WORKERS];
+    for (uint8_t i = 1; i < WORKERS; i++) {
+        workers[i] = (worker){.c = &c, .t = t, .me = i};
+        CHECK(pthread_create(&threads[i], NULL, work_thread, &workers[i]) == 0);
+    }
+    for (int i = 1; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    uint64_t generation = t->words.generation;
+    CHECK(generation >= 2 + WORKERS * (TURNS / 150) && t->words.state == 0 && t->words.suspect == 0);
+    reopen(&c, dir, &t->words);
+    uint32_t counts[8] = {0};
+    CHECK(tl_checkpoint_load(&c, counts, count_each, &err) == TL_OK && t->words.generation == generation);
+    for (int i = 0; i < WORKERS; i++)
+        CHECK(counts[i] == TURNS);
+    tl_checkpoint_close(&c);
+}
+
+int main(void) {
+    pristine = malloc(sizeof *pristine);
+    CHECK(pristine != NULL);
+    check_round_trips();
+    check_kills();
+    check_together();
+    check_limits();
+    check_full_disk();
+    check_no_memory();
+    check_flips(false, true);
+    check_flips(true, true);
+    check_flips(true, false);
+    check_truncations(false);
+    check_truncations(true);
+    check_choice();
+    free(pristine);
+    return check_report();
+}

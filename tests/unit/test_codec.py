@@ -1,0 +1,494 @@
+"""Does every kind of type go to bytes and back, strictly, and do wrong values and bytes raise what they should?"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import datetime
+import enum
+import math
+import subprocess
+import sys
+import threading
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict, TypeVar
+
+import msgspec
+import numpy as np
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidelog import rows
+from tidelog.codec import Codec, check_descr, codec_for, dtype_descr
+from tidelog.errors import DecodeError, SchemaMismatch
+
+T = TypeVar("T")
+
+
+class Order(msgspec.Struct):
+    id: int
+    sku: str
+    qty: int = 1
+
+
+class Gift(Order):
+    note: str = ""
+
+
+class Sold(msgspec.Struct, tag=True):
+    id: int
+
+
+class Refunded(msgspec.Struct, tag=True):
+    id: int
+
+
+class Box(msgspec.Struct, Generic[T]):
+    item: T
+
+
+class Node(msgspec.Struct):
+    next: Node | None = None
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: float
+
+
+class Movie(TypedDict):
+    name: str
+    year: int
+
+
+class Pair(NamedTuple):
+    a: int
+    b: str
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Model(pydantic.BaseModel):
+    id: int
+    when: datetime.datetime | None = None
+
+
+class Unknown:
+    pass
+
+
+Name = NewType("Name", str)
+TICK = np.dtype([("sym", "S8"), ("px", "f8"), ("qty", "i4")])
+
+VALUES: list[tuple[Any, Any]] = [
+    (str, "é"),
+    (Order, Order(1, "tea", 3)),
+    (Order, Gift(1, "tea", 3, "hello")),
+    (Point, Point(1.5, -2.0)),
+    (Movie, {"name": "Alien", "year": 1979}),
+    (Pair, Pair(1, "b")),
+    (Color, Color.RED),
+    (Model, Model(id=3)),
+    (dict, {"a": [1, None, "x"]}),
+    (list[Order], [Order(1, "a"), Order(2, "b")]),
+    (dict[str, int], {"a": 1}),
+    (tuple[int, str], (1, "a")),
+    (int, 2**53),
+    (float, 1.5),
+    (float, 3),
+    (bool, True),
+    (Any, {"any": "thing"}),
+    (Sold | Refunded, Refunded(3)),
+    (int | None, None),
+    (Literal["a", 1], "a"),
+    (Annotated[int, msgspec.Meta(ge=0)], 5),
+    (Name, "n"),
+    (Box[int], Box(3)),
+    (Node, Node(Node())),
+    (datetime.datetime, datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)),
+    (collections.abc.Sequence[int], [1, 2]),
+    (msgspec.Raw, msgspec.Raw(b"[1]")),
+]
+
+
+def encode(codec: Codec, value: Any) -> bytes:
+    assert codec.encode is not None
+    return codec.encode(value)
+
+
+def decode(codec: Codec, data: bytes | memoryview) -> Any:
+    assert codec.decode is not None
+    return codec.decode(data)
+
+
+@pytest.mark.parametrize(("type_", "value"), VALUES)
+@pytest.mark.parametrize("name", [None, "msgpack"])
+def test_round_trip(type_: Any, value: Any, name: str | None) -> None:
+    if name == "msgpack" and type_ in (Model, msgspec.Raw):
+        return  # a model has its own JSON only; a Raw holds the bytes of one codec
+    codec = codec_for(type_, name)
+    data = encode(codec, value)
+    assert type(data) is bytes
+    assert codec.encode_many is not None
+    assert codec.decode_many is not None
+    assert codec.encode_many(iter([value, value])) == [data, data]
+    for given_data in (data, memoryview(data)):
+        result = decode(codec, given_data)
+        assert result == (Order(1, "tea", 3) if type(value) is Gift else value)
+    assert codec.decode_many([data, memoryview(data)]) == [decode(codec, data)] * 2
+
+
+def test_bytes_go_to_the_core_as_they_are() -> None:
+    for codec in (
+        codec_for(),
+        codec_for(bytes),
+        codec_for(memoryview),
+        codec_for(Order, "raw"),
+        codec_for(TICK, "raw"),
+    ):
+        assert (codec.name, codec.type_name, codec.signature) == ("raw", "bytes", "raw")
+        assert [codec.encode, codec.decode, codec.encode_many, codec.decode_many, codec.dtype] == [None] * 5
+        assert codec.schema() is None
+    with pytest.raises(TypeError, match="has no rows"):
+        codec_for().rows([b"a"])
+
+
+@pytest.mark.parametrize(
+    ("type_", "name", "codec", "signature"),
+    [
+        (str, "str", "utf-8", "utf-8"),
+        (Order, "Order", "json", "json"),
+        (Model, "Model", "json", "json"),
+        (list[Order], "list[Order]", "json", "json"),
+        (Sold | Refunded, "Sold | Refunded", "json", "json"),
+        (typing.Optional[Order], "Order | None", "json", "json"),  # noqa: UP045
+        (Literal["a", 1], "Literal['a', 1]", "json", "json"),
+        (np.dtype("f8"), "float64", "dtype", 'dtype [["","<f8"]]'),
+        (np.float32, "float32", "dtype", 'dtype [["","<f4"]]'),
+        (TICK, "dtype[sym, px, qty]", "dtype", 'dtype [["sym","|S8"],["px","<f8"],["qty","<i4"]]'),
+    ],
+)
+def test_names_and_signatures(type_: Any, name: str, codec: str, signature: str) -> None:
+    built = codec_for(type_)
+    assert (built.type_name, built.name, built.signature) == (name, codec, signature)
+    assert codec in repr(built)
+
+
+def test_schemas() -> None:
+    schema = codec_for(Order).schema()
+    assert schema is not None
+    assert schema["$defs"]["Order"]["required"] == ["id", "sku"]
+    assert codec_for(Order, "msgpack").schema() == schema
+    assert codec_for(str).schema() == {"type": "string"}
+    assert codec_for(Model).schema() == Model.model_json_schema()
+    ticks = codec_for(TICK).schema()
+    assert ticks is not None
+    assert ticks["x-tidelog-dtype"][0] == ["sym", "|S8"]
+    msgspec.json.encode([schema, ticks])
+    assert codec_for(msgspec.msgpack.Ext, "msgpack").schema() is None
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (str, b"a"),
+        (str, None),
+        (Order, {"id": 1, "sku": "a"}),
+        (Order, Sold(1)),
+        (Order, None),
+        (Point, (1.0, 2.0)),
+        (Movie, Order(1, "a")),
+        (Model, {"id": 1}),
+        (Model, Order(1, "a")),
+        (int, True),
+        (float, True),
+        (int | str, False),
+        (int, "1"),
+        (list[int], (1, 2)),
+        (Sold | Refunded, Order(1, "a")),
+        (Literal["a"], 1),
+        (Any, object()),
+        (dict, {"a": object()}),
+        (Name, 3),
+    ],
+)
+def test_wrong_values_are_a_schema_mismatch(type_: Any, value: Any) -> None:
+    codec = codec_for(type_)
+    with pytest.raises(SchemaMismatch) as caught:
+        encode(codec, value)
+    assert codec.type_name in str(caught.value)
+    assert codec.encode_many is not None
+    with pytest.raises(SchemaMismatch, match="value 0: "):
+        codec.encode_many([value])
+
+
+def test_values_that_msgspec_cannot_write() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    for type_, value in ((list, loop), (dict, {1.5j: 1}), (str, "\ud800"), (Order, Order("\ud800", "a"))):  # type: ignore[arg-type]
+        with pytest.raises(SchemaMismatch, match="cannot be written as"):
+            encode(codec_for(type_), value)
+
+
+def test_encode_many_names_the_place_and_leaves_foreign_errors_alone() -> None:
+    codec = codec_for(Order)
+    assert codec.encode_many is not None
+    with pytest.raises(SchemaMismatch, match="value 2: expected Order, got str"):
+        codec.encode_many([Order(1, "a"), Gift(1, "b"), "c"])
+
+    def broken() -> Iterator[Order]:
+        yield Order(1, "a")
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        codec.encode_many(broken())
+
+
+@pytest.mark.parametrize(
+    ("type_", "data", "because"),
+    [
+        (str, b"\xff", "invalid start byte"),
+        (Order, b'{"id":"1","sku":"a"}', r"Expected `int`, got `str` - at `\$.id`"),
+        (Order, b'{"id":1}', "missing required field `sku`"),
+        (Order, b'{"id":1,"sku":"a"} x', "trailing characters"),
+        (Order, b"", "truncated"),
+        (int, b"1.5", "Expected `int`"),
+        (Movie, b'{"name":"x"}', "year"),
+        (Sold | Refunded, b'{"type":"Other","id":1}', "Other"),
+        (Model, b'{"id":"x"}', "id"),
+        (Model, b"\xff", "Invalid JSON|invalid"),
+        (Any, b"[" * 100_000, "recursion|truncated"),
+        (TICK, b"\0" * 19, "a row has 20 bytes"),
+    ],
+)
+def test_wrong_bytes_are_a_decode_error(type_: Any, data: bytes, because: str) -> None:
+    codec = codec_for(type_)
+    with pytest.raises(DecodeError, match=because) as caught:
+        decode(codec, data)
+    assert codec.type_name in str(caught.value)
+    assert ".raw" in str(caught.value)
+    assert codec.decode_many is not None
+    with pytest.raises(DecodeError, match="message 0: "):
+        codec.decode_many(iter([data]))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_value_or_a_decode_error(data: bytes) -> None:
+    for type_, name in ((Order, None), (Any, None), (Any, "msgpack"), (Order, "msgpack"), (Model, None), (str, None)):
+        try:
+            decode(codec_for(type_, name), data)
+        except DecodeError:
+            continue
+
+
+@pytest.mark.parametrize("type_", [Unknown, list[Unknown], dict[str, Unknown | None], object(), 3, Order | Sold])
+def test_types_that_cannot_be_written(type_: Any) -> None:
+    with pytest.raises(TypeError, match="cannot be the type of a channel"):
+        codec_for(type_)
+
+
+@pytest.mark.parametrize(
+    ("type_", "codec", "because"),
+    [
+        (Order, "pickle", "does not exist: use one of raw, utf-8, json, msgpack, dtype"),
+        (None, "json", "needs a type"),
+        (TICK, "json", "does not fit"),
+        (Order, "dtype", "needs a numpy dtype, not Order"),
+        (Order, "utf-8", "is for str, not Order"),
+        (Model, "msgpack", "does not fit Model"),
+    ],
+)
+def test_codecs_that_do_not_fit(type_: Any, codec: str, because: str) -> None:
+    with pytest.raises(ValueError, match=because):
+        codec_for(type_, codec)
+
+
+def test_str_may_also_be_json() -> None:
+    assert encode(codec_for(str, "json"), 'a"') == b'"a\\""'
+
+
+def test_nan_needs_msgpack() -> None:
+    assert math.isnan(decode(codec_for(float, "msgpack"), encode(codec_for(float, "msgpack"), math.nan)))
+    with pytest.raises(DecodeError):
+        decode(codec_for(float), encode(codec_for(float), math.nan))
+
+
+def test_one_codec_serves_many_threads() -> None:
+    codec = codec_for(Order)
+    wrong: list[Any] = []
+
+    def work(n: int) -> None:
+        for i in range(2000):
+            value = Order(i, str(n) * 50, n)
+            if decode(codec, encode(codec, value)) != value:
+                wrong.append(value)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_importing_stays_cheap() -> None:
+    code = (
+        "import sys, tidelog.codec as c; assert 'numpy' not in sys.modules; c.codec_for(int); c.codec_for(str);"
+        "assert not {'numpy', 'pydantic', 'lz4', 'cramjam', 'tidelog.rows'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+# --- rows ---
+
+ALIGNED = np.dtype([("a", "i1"), ("b", "f8"), ("c", "U3")], align=True)
+NESTED = np.dtype([("grid", "f4", (2, 3)), ("inner", [("x", "<i4"), ("when", "M8[ns]")]), ("big", ">u2")])
+LAYOUTS = [TICK, ALIGNED, NESTED, np.dtype("f8"), np.dtype(">i2"), np.dtype("S5"), np.dtype("M8[25us]"), np.dtype("V7")]
+
+
+@pytest.mark.parametrize("dtype", LAYOUTS)
+def test_layouts_survive_json(dtype: np.dtype[Any]) -> None:
+    descr = msgspec.json.decode(msgspec.json.encode(dtype_descr(dtype)))
+    check_descr(descr)
+    again = rows.dtype_from_descr(descr)
+    assert again.itemsize == dtype.itemsize
+    assert dtype_descr(again) == descr
+    data = np.arange(3 * dtype.itemsize, dtype="u1").tobytes()
+    assert np.frombuffer(data, again).tobytes() == np.frombuffer(data, dtype).tobytes()
+    assert again.names == dtype.names
+    if dtype.names:
+        assert all(again.fields[name][:2] == dtype.fields[name][:2] for name in dtype.names)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "because"),
+    [
+        (np.dtype("O"), "holds Python objects"),
+        (np.dtype([("a", "i4"), ("b", "O")]), "holds Python objects"),
+        (np.dtype("S"), "has no bytes"),
+        (np.dtype([]), "has no bytes"),
+        (np.dtype({"names": [], "formats": [], "itemsize": 4}), "no fields"),
+        (np.dtype(("f8", 3)), "make it a field"),
+        (np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [0, 2]}), "cannot be stored as rows"),
+        (np.dtype([("a", "i4"), ("b", "S")]), "cannot be stored as rows"),
+    ],
+)
+def test_dtypes_that_are_no_rows(dtype: np.dtype[Any], because: str) -> None:
+    with pytest.raises(TypeError, match=because):
+        codec_for(dtype)
+
+
+HOSTILE: list[Any] = [
+    None, {}, [], "f8", [["a"]], [["a", "<f8", [1], 2]], [[1, "<f8"]], [["a", "O"]], [["a", "|O8"]], [["a", "<f8,<f8"]],
+    [["a", "<f8"], ["a", "<f8"]], [["a", []]], [["a", "<f8", []]], [["a", "<f8", [0]]], [["a", "<f8", [-1]]],
+    [["a", "<f8", [True]]], [["a", "<f8", 3]], [["a", "S0"]], [["a", 3]], [["a", "|S9999999999"]], [["a", "<M8[']; x"]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("descr", HOSTILE)
+def test_hostile_layouts(descr: Any) -> None:
+    with pytest.raises(DecodeError):
+        check_descr(descr)
+
+
+def test_layouts_that_only_numpy_can_refuse() -> None:
+    deep: list[Any] = [["a", "<f8"]]
+    for _ in range(40):
+        deep = [["a", deep]]
+    with pytest.raises(DecodeError, match="nested at most"):
+        check_descr(deep)
+    huge = [["a", "|V999999999"]]
+    for descr in (huge, [["a", "<f8", [2**30, 2**30]]], [["", "<f8", [2]]], [["a", "<M8[zz]"]], [["", "|V4"]] * 2):
+        check_descr(descr)
+        with pytest.raises(DecodeError):
+            rows.dtype_from_descr(descr)
+
+
+def test_single_rows() -> None:
+    codec = codec_for(TICK)
+    array = np.array([(b"tea", 1.5, 3), (b"milk", 2.5, 4)], TICK)
+    data = encode(codec, array[0])
+    assert data == array[:1].tobytes()
+    for same in ((b"tea", 1.5, 3), ("tea", np.float64(1.5), np.int64(3)), array[:1].reshape(())):
+        assert encode(codec, same) == data
+    row = decode(codec, memoryview(data))
+    assert row == array[0]
+    assert row["sym"] == b"tea"
+    plain = codec_for(np.dtype("i2"))
+    assert decode(plain, encode(plain, 300)) == 300
+    assert encode(plain, np.int16(-1)) == b"\xff\xff"
+    assert decode(codec_for(np.dtype("S5")), encode(codec_for(np.dtype("S5")), b"abc")) == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("value", "because"),
+    [
+        ((b"toolongname", 1.0, 1), "room for 8 characters, not for 11"),
+        (("té", 1.0, 1), "ascii"),
+        ((b"a", 1.0, 1.5), "is an integer, not float"),
+        ((b"a", 1.0, True), "is an integer, not bool"),
+        ((b"a", 1.0, 2**31), "cannot hold 2147483648"),
+        ((b"a", "1", 1), "is a number, not str"),
+        ((1, 1.0, 1), "is text"),
+        ((b"a", 1.0), "a tuple of 3 fields"),
+        ([b"a", 1.0, 1], "a tuple of 3 fields"),
+        ({"sym": b"a", "px": 1.0, "qty": 1}, "a tuple of 3 fields"),
+        (np.zeros(2, TICK), "use send_many"),
+        (np.zeros(1, "f8")[0], "a tuple of 3 fields"),
+    ],
+)
+def test_rows_that_would_be_cut_are_refused(value: Any, because: str) -> None:
+    with pytest.raises(SchemaMismatch, match=because):
+        encode(codec_for(TICK), value)
+
+
+def test_many_rows() -> None:
+    codec = codec_for(TICK)
+    array = np.array([(b"tea", 1.5, 3), (b"milk", 2.5, 4)], TICK)
+    assert codec.rows(array) is array
+    strided = codec.rows(np.repeat(array, 2)[::2])
+    assert strided.flags.c_contiguous
+    assert strided.tobytes() == array.tobytes()
+    swapped = array.astype([("sym", "S8"), ("px", ">f8"), ("qty", ">i4")])
+    columns = {"qty": [3, 4], "sym": np.array([b"tea", b"milk"]), "px": np.array([1.5, 2.5], "f4")}
+    for same in (swapped, columns, [(b"tea", 1.5, 3), (b"milk", 2.5, 4)], iter(array)):
+        result = codec.rows(same)
+        assert result.dtype == TICK
+        assert result.tobytes() == array.tobytes()
+    assert len(codec.rows([])) == 0
+    assert codec_for(np.dtype("f4")).rows(np.array([1, 2])).tolist() == [1.0, 2.0]
+    assert codec.rows({"sym": ["té"[:1]], "px": [1], "qty": [1]})["sym"].tolist() == [b"t"]
+
+
+@pytest.mark.parametrize(
+    ("values", "because"),
+    [
+        (np.zeros((2, 2), TICK), "one dimension"),
+        (np.zeros(2), "expected rows of"),
+        ({"sym": [b"a"], "px": [1.0]}, r"missing \['qty'\], unknown \[\]"),
+        ({"sym": [b"a"], "px": [1.0], "qty": [1], "x": [1]}, r"missing \[\], unknown \['x'\]"),
+        ({"sym": [b"a"], "px": [1.0], "qty": [1, 2]}, "differ in length"),
+        ({"sym": b"a", "px": 1.0, "qty": 1}, "differ in length"),
+        ({"sym": [b"toolongname"], "px": [1.0], "qty": [1]}, "longer than the 8 characters"),
+        ({"sym": ["é"], "px": [1.0], "qty": [1]}, "does not fit"),
+        ({"sym": [5], "px": [1.0], "qty": [1]}, "convert it first"),
+        ({"sym": [b"a"], "px": [1.0], "qty": [2**31]}, r"outside -2147483648\.\.2147483647"),
+        ({"sym": [b"a"], "px": [1.0], "qty": [1.5]}, "not safely int32"),
+        ({"sym": [b"a"], "px": [[1.0]], "qty": [1]}, "has the shape"),
+        ([(b"a", 1.0, 1), (b"a", 1.0)], "value 1: "),
+    ],
+)
+def test_many_rows_that_would_be_cut_are_refused(values: Any, because: str) -> None:
+    with pytest.raises(SchemaMismatch, match=because):
+        codec_for(TICK).rows(values)
+
+
+def test_rows_of_a_plain_dtype_have_no_columns() -> None:
+    with pytest.raises(SchemaMismatch, match="have no columns"):
+        codec_for(np.dtype("f8")).rows({"a": [1]})
