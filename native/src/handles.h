@@ -119,6 +119,12 @@ int64_t tl_store_lock_timeout_ns(const tl_store *store);
 int tl_store_take(tl_store *store, uint32_t *word, const char *what, tl_error *err);
 void tl_store_holder(tl_store *store, tl_owner holder, tl_error *err);
 
+/* --- directory.c --- */
+int tl_directory_open(tl_store *store, tl_error *err);
+int tl_directory_lock_file(tl_store *store, tl_error *err);
+int tl_directory_write_identity(tl_store *store, tl_error *err);
+int tl_directory_read_identity(tl_store *store, tl_error *err);          /* TL_ENOTFOUND: there is none yet */
+
 /* --- gate.c: entering and leaving the directory --- */
 int tl_gate_enter(tl_store *store, bool *exclusive, tl_error *err);
 int tl_gate_take_slot(tl_store *store, tl_error *err);

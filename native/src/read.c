@@ -281,7 +281,7 @@ int tl_reading_range(tl_reading *reading, const tl_cursor *cursor, tl_error *err
 
 /* Where reading may go on after the damaged batch at the cursor: the next index entry that a whole batch confirms, else
  * the next segment. -1: nowhere before the tail. */
-static int64_t find_resume(tl_reading *reading, const tl_cursor *cursor) {
+int64_t tl_reading_resume(tl_reading *reading, const tl_cursor *cursor) {
     tl_partition *partition = reading->partition;
     uint32_t damaged = tl_place_position(cursor->place);
     tl_index index;
@@ -314,7 +314,7 @@ static int64_t find_resume(tl_reading *reading, const tl_cursor *cursor) {
 }
 
 /* Copies the batch at the cursor to the chunk's end, CRC checked. */
-static int copy_batch(tl_reading *reading, tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk, tl_error *err) {
+int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk, tl_error *err) {
     uint32_t position = tl_place_position(cursor->place);
     int status = tl_chunk_reserve(chunk, batch->bytes, (size_t)batch->count, err);
     if (status < 0)
@@ -346,13 +346,6 @@ int tl_chunk_add(tl_chunk *chunk, size_t at, size_t bytes, const tl_batch *batch
     return TL_OK;
 }
 
-static void step_over(tl_cursor *cursor, const tl_batch *batch) {
-    cursor->place += batch->bytes;
-    cursor->batch_offset = tl_batch_next_offset(batch);
-    if (cursor->offset < cursor->batch_offset)
-        cursor->offset = cursor->batch_offset;
-}
-
 int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes,
                       unsigned flags, tl_read_end *end, tl_error *err) {
     tl_reading reading;
@@ -376,11 +369,11 @@ int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chun
             status = chunk->used > from_bytes ? TL_OK : TL_EAGAIN;
             break;
         }
-        status = copy_batch(&reading, cursor, &batch, chunk, err);
+        status = tl_reading_copy(&reading, cursor, &batch, chunk, err);
         if (status < 0)
             break;
         if (batch.count == 0 || tl_batch_is_control(&batch)) {
-            step_over(cursor, &batch);
+            tl_cursor_step(cursor, &batch);
             continue;
         }
         if (tl_batch_codec(&batch) != 0) {
@@ -388,7 +381,7 @@ int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chun
             end->batch = batch;
             end->batch_at = chunk->used;
             chunk->used += batch.bytes;
-            step_over(cursor, &batch);
+            tl_cursor_step(cursor, &batch);
             break;
         }
         tl_error inner = {0};
@@ -398,118 +391,15 @@ int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chun
             break;
         }
         chunk->used += batch.bytes;
-        step_over(cursor, &batch);
+        tl_cursor_step(cursor, &batch);
     }
     if (status == TL_ECORRUPT && reading.segment != NULL && cursor->located)
-        end->skipped_to = find_resume(&reading, cursor);
+        end->skipped_to = tl_reading_resume(&reading, cursor);
     tl_reading_end(&reading);
     if (status < 0)
         cursor->located = false;
     /* What was read before a damaged place is good: it is handed over, and the next call meets the damage. */
     if (status == TL_ECORRUPT && chunk->count > from_records)
-        return TL_OK;
-    return status < 0 ? status : TL_OK;
-}
-
-int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t row_bytes, uint8_t *rows, size_t room,
-                           int64_t *offsets, int64_t *timestamps_ms, tl_chunk *keys, size_t *taken, size_t *need,
-                           unsigned flags, tl_read_end *end, tl_error *err) {
-    tl_reading reading;
-    memset(end, 0, sizeof *end);
-    end->skipped_to = -1;
-    *taken = *need = 0;
-    int status = tl_reading_begin(&reading, partition, flags, err);
-    if (status < 0 || (status = tl_reading_range(&reading, cursor, err)) < 0)
-        return status;
-    tl_key_place *places = NULL;
-    size_t places_room = 0;
-    while (*taken < room) {
-        tl_batch batch;
-        status = tl_reading_next(&reading, cursor, err);
-        if (status <= 0)
-            break;
-        uint32_t position = tl_place_position(cursor->place);
-        status = tl_reading_header(&reading, position, cursor->batch_offset, &batch, err);
-        if (status < 0)
-            break;
-        if (batch.count == 0 || tl_batch_is_control(&batch)) {
-            tl_chunk skipped = {0}; /* its CRC is checked like any other's */
-            status = copy_batch(&reading, cursor, &batch, &skipped, err);
-            tl_chunk_free(&skipped);
-            if (status < 0)
-                break;
-            step_over(cursor, &batch);
-            continue;
-        }
-        size_t count = (size_t)batch.count;
-        if (count > room - *taken) {
-            *need = count;
-            if (*taken == 0)
-                status = tl_fail(err, TL_ETOOLARGE, "the next batch has more rows than there is room for", "", -1);
-            break;
-        }
-        if ((flags & TL_READ_TRY) != 0 && batch.bytes > TRY_MOST_BYTES) {
-            status = *taken > 0 ? TL_OK : TL_EAGAIN;
-            break;
-        }
-        if (tl_batch_codec(&batch) != 0) {
-            if (*taken > 0)
-                break;
-            if (keys == NULL)
-                status = tl_fail(err, TL_EINVAL, "a compressed batch needs a chunk to be copied to", "", -1);
-            else
-                status = copy_batch(&reading, cursor, &batch, keys, err);
-            if (status < 0)
-                break;
-            end->compressed = true;
-            end->batch = batch;
-            end->batch_at = keys->used;
-            keys->used += batch.bytes;
-            step_over(cursor, &batch);
-            break;
-        }
-        if (keys != NULL && count > places_room) {
-            tl_key_place *more = tl_os->realloc(places, count * sizeof *more);
-            if (more == NULL) {
-                status = tl_fail(err, TL_ENOMEM, "no memory for the keys read", "", -1);
-                break;
-            }
-            places = more;
-            places_room = count;
-        }
-        const uint8_t *at = reading.segment->map + position;
-        if (batch.bytes >= 65536)
-            (void)tl_os->populate((void *)(uintptr_t)((uintptr_t)at & ~(uintptr_t)(TL_PAGE - 1)),
-                                  batch.bytes + ((uintptr_t)at & (TL_PAGE - 1)), false);
-        tl_error inner = {0};
-        size_t got = 0;
-        int gathered = TL_OK;
-        tl_guard guard;
-        TL_GUARDED(guard) {
-            gathered = tl_batch_gather(at, &batch, cursor->offset, row_bytes, rows + *taken * row_bytes,
-                                       offsets == NULL ? NULL : offsets + *taken,
-                                       timestamps_ms == NULL ? NULL : timestamps_ms + *taken,
-                                       keys == NULL ? NULL : places, &got, &inner);
-            if (gathered == TL_OK && keys != NULL)
-                gathered = tl_reading_copy_keys(at, batch.bytes, places, got, keys, &inner);
-        } TL_GUARD_CAUGHT(guard) {
-            status = tl_reading_bus(&reading, &guard, err);
-            break;
-        }
-        if (gathered < 0) {
-            status = gathered == TL_ECORRUPT ? tl_reading_corrupt(&reading, inner.what, position, err) : tl_fail(err, gathered, inner.what, "", -1);
-            break;
-        }
-        *taken += got;
-        step_over(cursor, &batch);
-    }
-    tl_os->free(places);
-    if (status == TL_ECORRUPT && reading.segment != NULL && cursor->located)
-        end->skipped_to = find_resume(&reading, cursor);
-    tl_reading_end(&reading);
-    if (status < 0)
-        cursor->located = false;
-    if (status == TL_ECORRUPT && *taken > 0)
         return TL_OK;
     return status < 0 ? status : TL_OK;
 }

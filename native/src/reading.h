@@ -27,6 +27,17 @@ int tl_reading_range(tl_reading *reading, const tl_cursor *cursor, tl_error *err
 uint32_t tl_reading_hint(tl_reading *reading, int64_t offset, int64_t *batch_offset);
 int tl_reading_corrupt(const tl_reading *reading, const char *what, uint32_t position, tl_error *err);
 int tl_reading_bus(const tl_reading *reading, const tl_guard *guard, tl_error *err);
+/* Copies the batch at the cursor to the chunk's end, CRC checked. */
+int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk, tl_error *err);
+/* Where reading may go on after the damaged batch at the cursor; -1: nowhere before the tail. */
+int64_t tl_reading_resume(tl_reading *reading, const tl_cursor *cursor);
 int tl_reading_copy_keys(const uint8_t *batch, uint32_t batch_bytes, const tl_key_place *places, size_t count, tl_chunk *keys, tl_error *err);
+
+TL_INLINE void tl_cursor_step(tl_cursor *cursor, const tl_batch *batch) {
+    cursor->place += batch->bytes;
+    cursor->batch_offset = tl_batch_next_offset(batch);
+    if (cursor->offset < cursor->batch_offset)
+        cursor->offset = cursor->batch_offset;
+}
 
 #endif

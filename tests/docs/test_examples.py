@@ -52,17 +52,20 @@ class BadPage(AssertionError):
 def fences(text: str) -> Iterator[Fence]:
     """The fenced blocks of a page, in order."""
     opened: re.Match[str] | None = None
-    begin, body = 0, []
+    begin, body, blank = 0, [], True
     for number, line in enumerate(text.split("\n"), 1):
         found = FENCE.match(line)
         if opened is None:
-            if re.search(r"<pre\b", line):
-                raise BadPage(f"line {number}: <pre> hides an example from this test; use a fence")
             if found:
                 opened, begin, body = found, number + 1, []
+            elif re.search(r"<(pre|code)\b|```|~~~", re.sub(r"`[^`]+`", "", line)):
+                raise BadPage(f"line {number}: this hides an example from the test; begin a fence on a line of its own")
+            elif blank and line.startswith("    "):
+                raise BadPage(f"line {number}: an indented block is not run; use a fence")
+            blank = not line.strip()
         elif found and not found["info"] and found["marks"].startswith(opened["marks"]):
             yield Fence(opened["info"], "\n".join(body) + "\n", begin)
-            opened = None
+            opened, blank = None, False
         else:
             indent = opened["indent"]
             body.append(line[len(indent) :] if line.startswith(indent) else line.lstrip())
@@ -153,7 +156,7 @@ class Page:
 
 
 def compare(printed: str, expected: str, line: int) -> None:
-    """Raise BadPage unless `printed` is `expected`, where "..." stands for anything; blanks at line ends do not count."""
+    """Raise BadPage unless `printed` is `expected`, where "..." is anything; blanks at line ends do not count."""
 
     def tidy(text: str) -> str:
         return "\n".join(part.rstrip() for part in text.strip().splitlines())
@@ -207,6 +210,9 @@ BROKEN = {
     "attributes": "```python no-run\n1 / 0\n```\n",
     "never closed": "```python\nx = 1\n",
     "pre": "<pre>tidelog ls</pre>\n",
+    "quoted": "> ```python\n> 1 / 0\n> ```\n",
+    "beside a list mark": "- ```python\n  1 / 0\n  ```\n",
+    "indented": "So:\n\n    tidelog ls\n",
     "python raises": "```python\nassert 1 == 2\n```\n",
     "second block": "```python\nx = 1\n```\n\n1. in a list\n   ```python\n   assert x == 2\n   ```\n",
     "sh fails": "```sh\nfalse\ntrue\n```\n",

@@ -1,10 +1,11 @@
 /* Can any pair of checkpoint files crash recovery, make it read or allocate past what is there, or loop?
  *
  * Imports checkpoint.h, checkpoint_scan.h, os.h. Single-threaded. The first two bytes say where the input is cut into
- * two files. Of each the first 112 bytes are header and marks, which go to their places in the first two pages; the rest
- * follows as groups. Checksums would keep random bytes out of everything behind them, so the third byte chooses whether
+ * two files. Of each the first 112 bytes are header and marks, which go to their places in the first two pages; the
+ * rest follows as groups. Checksums would keep random bytes out of everything behind them, so the third byte chooses whether
  * headers, marks and groups get right ones, and whether the lengths of records are brought into a range where many fit,
- * before recovery sees them. What recovers must load, take an append and a snapshot, and recover again to as many keys. */
+ * before recovery sees them. What recovers must load, take an append and a snapshot, and recover again to as many
+ * keys. */
 #include "../../native/src/checkpoint_scan.h"
 #include "tidelog/crc32c.h"
 #include "tidelog/os.h"
@@ -141,7 +142,9 @@ static void repair(unsigned slot, bool records) {
 
 /* Spreads the start of an input over the first two pages. */
 static void place(unsigned slot, const uint8_t *data, size_t n) {
-    static const struct { size_t at, n; } parts[] = {{0, 64}, {TL_CHECKPOINT_SYNCED_AT, 24}, {TL_CHECKPOINT_SUPERSEDED_AT, 24},
+    static const struct { size_t at, n; } parts[] = {{0, 64},
+                                                     {TL_CHECKPOINT_SYNCED_AT, 24},
+                                                     {TL_CHECKPOINT_SUPERSEDED_AT, 24},
                                                      {TL_CHECKPOINT_FIRST, FILE_BYTES - TL_CHECKPOINT_FIRST}};
     memset(bytes[slot], 0, sizes[slot]); /* what the input before left */
     sizes[slot] = 0;
