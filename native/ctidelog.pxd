@@ -41,6 +41,7 @@ cdef extern from "tidelog/base.h" nogil:
 cdef extern from "tidelog/os.h" nogil:
     ctypedef struct tl_io:
         int64_t (*now_ms)() noexcept nogil
+        int64_t (*coarse_ms)() noexcept nogil
         int64_t (*monotonic_ns)() noexcept nogil
         int (*random)(void *to, size_t size_bytes) noexcept nogil
         void *(*malloc)(size_t size_bytes) noexcept nogil

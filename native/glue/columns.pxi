@@ -1,7 +1,12 @@
 # How do rows of a fixed width arrive in one array, without an object for each?
 #
 # Used by receive_many when every partition of the reader has the same dtype. The core copies values straight into a
-# fresh numpy array; keys go to the chunk, one record beside each row.
+# fresh numpy array; keys go to the chunk, one record beside each row. A batch with a value of another width is read as
+# records instead: its raw bytes can be had, and `values` says which message is wrong.
+
+cdef enum:
+    MORE = 1        # the columns are full
+    AS_RECORDS = 2  # the next batch does not fit into columns
 
 cdef _Chunk fill_columns(_Feed self, size_t wanted):
     """Up to `wanted` rows of the partitions in turn; more when a single batch has more."""
@@ -23,6 +28,9 @@ cdef _Chunk fill_columns(_Feed self, size_t wanted):
             room = need
             chunk = column_chunk(self, room)
             code = read_columns(self, i, chunk, room, &need)
+        if code == AS_RECORDS:
+            self.turn = i
+            return self.fill(wanted, NEXT_BYTES)
         if code < 0:
             self.turn = i
             break
@@ -57,7 +65,7 @@ cdef _Chunk column_chunk(_Feed self, size_t room):
 
 
 cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t *need) except -2:
-    """Adds rows of one partition: 1 when there may be more, 0 at its end; TL_ETOOLARGE when its next batch does not fit
+    """Adds rows of one partition: MORE, 0 at its end, AS_RECORDS; TL_ETOOLARGE when its next batch needs more room
     (*need rows); -1 as in read_entry."""
     cdef _Entry *entry = &self.entries[i]
     cdef tl_cursor before
@@ -87,13 +95,24 @@ cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t 
                 return TL_ETOOLARGE
             room = chunk.row_count
             break
+        if code == TL_ECORRUPT and chunk.row_count == 0:
+            entry.cursor = before
+            entry.cursor.located = False
+            return AS_RECORDS  # if it is damage, reading records says so
         if code < 0:
             return self.failed(i, code, &err, end.skipped_to, chunk.row_count > 0)
         chunk.row_count += taken
         if not end.compressed:
             break
         self.unpack(i, chunk, &end, before, keys.count)
-        code = spread_records(self, i, chunk, kept, room)
+        if not spread_records(self, chunk, kept, room):
+            keys.count = kept
+            entry.cursor.offset = before.offset
+            entry.cursor.located = False
+            if chunk.row_count == 0:
+                return AS_RECORDS
+            self.turn = i
+            return -1
         if chunk.row_count >= room:
             break
     if entry.stop >= 0:
@@ -101,26 +120,20 @@ cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t 
             chunk.row_count -= 1
         keys.count = chunk.row_count
         self.note_stop(entry)
-    return 1 if chunk.row_count >= room else 0
+    return MORE if chunk.row_count >= room else 0
 
 
-cdef int spread_records(_Feed self, uint32_t i, _Chunk chunk, size_t first, size_t room) except -1:
-    """Copies the values of unpacked records first .. to the columns. The core has made sure that they fit."""
+cdef bint spread_records(_Feed self, _Chunk chunk, size_t first, size_t room) except -1:
+    """Copies the values of unpacked records first .. to the columns; False when one of them has another width."""
     cdef size_t k, row_bytes = self.row_bytes
     cdef tl_record *record
     cdef uint8_t *rows = <uint8_t *>data_of(chunk.rows.view("u1"))
     for k in range(first, chunk.c.count):
         record = &chunk.c.records[k]
         if record.value_bytes != <int64_t>row_bytes or k >= room:
-            chunk.c.count = first
-            self.entries[i].cursor.offset = record.offset
-            self.entries[i].cursor.located = False
-            raise DecodeError(
-                f"the message at offset {record.offset} of partition {self.entries[i].number} has "
-                f"{max(record.value_bytes, 0)} bytes, but rows of {self.shareds[i].name!r} have {row_bytes}; seek over "
-                f"it, or open the channel as bytes")
+            return False
         memcpy(rows + k * row_bytes, chunk.c.bytes + record.value_at, row_bytes)
         (<int64_t *>chunk.row_offset_at)[k] = record.offset
         (<int64_t *>chunk.row_timestamp_at)[k] = record.timestamp_ms
     chunk.row_count = chunk.c.count
-    return 0
+    return True

@@ -98,7 +98,7 @@ cdef class _Delivery(_Feed):
         cdef int code
         if not entry.leased or not tl_store_is_open(self.store.native):
             self.refuse_commit(i)
-        code = tl_offsets_commit(self.table, entry.slot, self.me, entry.epoch, offset, tl_os.now_ms())
+        code = tl_offsets_commit(self.table, entry.slot, self.me, entry.epoch, offset, tl_os.coarse_ms())
         if code < 0:
             self.failed_commit(i, code)
         return 0

@@ -24,8 +24,15 @@ cdef class Message:
     @property
     def value(self):
         """The value as the channel's type; None for a null value, which only Kafka clients write."""
+        cdef tl_record *record
+        cdef Channelled shared
         if self.decoded is None:
-            self.decoded = self.chunk.value_of(self.index, <Channelled>PyList_GET_ITEM(self.chunk.shareds, self.run))
+            shared = <Channelled>PyList_GET_ITEM(self.chunk.shareds, self.run)
+            if shared.decode is None and self.chunk.rows is None:
+                record = &self.chunk.c.records[self.index]
+                if record.value_bytes >= 0:
+                    return PyBytes_FromStringAndSize(<char *>self.chunk.c.bytes + record.value_at, record.value_bytes)
+            self.decoded = self.chunk.value_of(self.index, shared)
         return self.decoded
 
     @property

@@ -94,7 +94,7 @@ cdef class Sender(_Outlet):
                 if key is not None:
                     message.key = <const uint8_t *>PyBytes_AS_STRING(key)
                     key_bytes = PyBytes_GET_SIZE(key)
-        if value_bytes + key_bytes > self.max_message_bytes:
+        if value_bytes + max(key_bytes, 0) > self.max_message_bytes:
             self.too_large(value_bytes, key_bytes, "")
         message.headers = NULL
         message.headers_bytes = 0

@@ -54,6 +54,8 @@ int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
     int status = TL_OK;
     if (TL_UNLIKELY(!tl_store_usable(store)))
         status = tl_store_refuse(store, err);
+    else if (TL_UNLIKELY(store->options.look))
+        status = tl_store_refuse_look(store, err);
     else if (TL_UNLIKELY(__atomic_load_n(&hot->id, __ATOMIC_RELAXED) != partition->id) && !TL_BUG(WRITER_IGNORES_DROP))
         status = tl_fail(err, TL_EDROPPED, "the channel was dropped", partition->cold->directory, -1);
     else if (TL_UNLIKELY(__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) != 0)) {

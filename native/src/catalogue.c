@@ -17,6 +17,8 @@
 int tl_store_catalogue_lock(tl_store *store, tl_error *err) {
     if (!tl_store_usable(store))
         return tl_store_refuse(store, err);
+    if (store->options.look)
+        return tl_store_refuse_look(store, err);
     int64_t deadline = tl_os->monotonic_ns() + tl_store_lock_timeout_ns(store);
     for (;;) {
         if (pthread_mutex_trylock(&store->catalogue) == 0) {
@@ -364,6 +366,8 @@ int tl_store_offset_slot(tl_store *store, const char *group, size_t group_bytes,
 int tl_store_sync_offsets(tl_store *store, tl_error *err) {
     if (!tl_store_usable(store))
         return tl_store_refuse(store, err);
+    if (store->options.look)
+        return tl_store_refuse_look(store, err);
     pthread_mutex_lock(&store->housekeeping);
     int status = tl_records_put_offsets(store, err);
     pthread_mutex_unlock(&store->housekeeping);

@@ -18,7 +18,7 @@ static void pause_a_little(void) {
 }
 
 /* Lock words depend on architecture and word size, hot words do not. */
-static uint32_t lock_abi(void) {
+uint32_t tl_gate_lock_abi(void) {
 #if defined(__x86_64__)
     return TL_LOCK_ABI + 0x100;
 #elif defined(__aarch64__)
@@ -114,7 +114,7 @@ int tl_shared_create(tl_store *store, tl_error *err) {
     tl_shared_header *header = store->header;
     header->magic = TL_SHARED_MAGIC;
     header->version = TL_SHARED_VERSION;
-    header->lock_abi = lock_abi();
+    header->lock_abi = tl_gate_lock_abi();
     header->allocated_blocks = 1;
     header->next_id = 2;
     header->flush_interval_ms = (uint64_t)store->options.flush_interval_ms;
@@ -162,11 +162,11 @@ int tl_gate_enter(tl_store *store, bool *exclusive, tl_error *err) {
         if (status == 0) {
             store->gate_exclusive = false;
             if (tl_shared_open(store, NULL) == TL_OK && tl_shared_is_ready(store)) {
-                if (store->header->lock_abi != lock_abi()) {
+                if (store->header->lock_abi != tl_gate_lock_abi()) {
                     (void)tl_os->lock(store->lock_fd, TL_UNLOCK, TL_BYTE_GATE, 1, false);
                     tl_fail(err, TL_ELOCKED, "the store is open in a process with other lock words", "store.lock", -1);
                     if (err != NULL)
-                        snprintf(err->detail, sizeof err->detail, "lock words %#x, ours are %#x", store->header->lock_abi, lock_abi());
+                        snprintf(err->detail, sizeof err->detail, "lock words %#x, ours are %#x", store->header->lock_abi, tl_gate_lock_abi());
                     return TL_ELOCKED;
                 }
                 *exclusive = false;

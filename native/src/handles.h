@@ -86,6 +86,7 @@ struct tl_store {
     tl_identity identity;
     tl_store_options options;
     bool gate_exclusive;
+    bool private_words;                     /* looking at a store that nobody has open: `shared` is a copy of our own */
     uint8_t *shared;
     tl_shared_header *header;
     uint32_t slot;
@@ -114,6 +115,7 @@ TL_INLINE bool tl_store_usable(const tl_store *store) {
     return __atomic_load_n(&store->open, __ATOMIC_SEQ_CST) != 0 && store->fork_generation == __atomic_load_n(&tl_fork_generation, __ATOMIC_RELAXED);
 }
 int tl_store_refuse(const tl_store *store, tl_error *err);      /* TL_ECLOSED or TL_EFORKED with a sentence */
+int tl_store_refuse_look(const tl_store *store, tl_error *err); /* TL_EINVAL: a store opened to look at is not changed */
 int64_t tl_store_lock_timeout_ns(const tl_store *store);
 /* Takes a shared lock of the store with its lock timeout. TL_LOCK_TAKEN, TL_LOCK_TAKEN_OVER or TL_ELOCKED with the holder in err. */
 int tl_store_take(tl_store *store, uint32_t *word, const char *what, tl_error *err);
@@ -125,9 +127,13 @@ int tl_directory_lock_file(tl_store *store, tl_error *err);
 int tl_directory_write_identity(tl_store *store, tl_error *err);
 int tl_directory_read_identity(tl_store *store, tl_error *err);          /* TL_ENOTFOUND: there is none yet */
 
+/* --- look.c --- */
+int tl_look_enter(tl_store *store, bool *live, tl_error *err);
+
 /* --- gate.c: entering and leaving the directory --- */
 int tl_gate_enter(tl_store *store, bool *exclusive, tl_error *err);
 int tl_gate_take_slot(tl_store *store, tl_error *err);
+uint32_t tl_gate_lock_abi(void);
 int tl_gate_share(tl_store *store, tl_error *err);              /* exclusive to shared */
 int tl_gate_upgrade(tl_store *store);                           /* TL_OK, or TL_EAGAIN: others are in */
 int tl_shared_create(tl_store *store, tl_error *err);           /* a new file, nobody else inside */

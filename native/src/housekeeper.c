@@ -184,6 +184,8 @@ out:
 int tl_store_housekeep(tl_store *store, tl_error *err) {
     if (!tl_store_usable(store))
         return tl_store_refuse(store, err);
+    if (store->options.look)
+        return tl_store_refuse_look(store, err);
     pthread_mutex_lock(&store->housekeeping);
     int status = round_locked(store, 0, true, err);
     tl_error inner = {0};
@@ -196,6 +198,8 @@ int tl_store_housekeep(tl_store *store, tl_error *err) {
 int tl_store_sync(tl_store *store, tl_error *err) {
     if (!tl_store_usable(store))
         return tl_store_refuse(store, err);
+    if (store->options.look)
+        return tl_store_refuse_look(store, err);
     pthread_mutex_lock(&store->housekeeping);
     int status = round_locked(store, 0, true, err);
     pthread_mutex_unlock(&store->housekeeping);

@@ -288,6 +288,8 @@ static int load_one(void *context, uint16_t type, const void *key, uint16_t key_
         l->clean = mark.clean == 1;
         return TL_OK;
     }
+    if (type == TL_RECORD_OFFSET && l->store->offsets == NULL)
+        return TL_OK; /* a looker reads the table itself */
     if (type == TL_RECORD_OFFSET)
         return load_offset(l, key, key_bytes, value, value_bytes);
     if (type < TL_RECORD_DEFINITION || type > TL_RECORD_START)
@@ -343,7 +345,8 @@ int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
             store->header->next_id = cold->id + 2;
         hot->id = cold->id;
     }
-    mark_offsets_saved(store);
+    if (store->offsets != NULL)
+        mark_offsets_saved(store);
     *clean = l.clean;
     return TL_OK;
 }

@@ -55,6 +55,8 @@ void tl_store_holder(tl_store *store, tl_owner holder, tl_error *err) {
 }
 
 int tl_store_take(tl_store *store, uint32_t *word, const char *what, tl_error *err) {
+    if (store->options.look)
+        return tl_store_refuse_look(store, err);
     tl_owner holder = 0;
     int taken = tl_lock_take(word, store->me, &store->liveness, tl_store_lock_timeout_ns(store), &holder);
     if (taken >= 0)
@@ -97,6 +99,8 @@ void tl_store_free(tl_store *store) {
     /* `shared` stays mapped: a thread may still sleep on a word in it, and a robust answer beats 96 MiB of address space. */
     if (store->offsets != NULL)
         tl_offsets_close(store->offsets);
+    if (store->private_words)
+        tl_os->free(store->shared);
     if (store->dir >= 0)
         tl_os->close(store->dir);
     pthread_mutex_destroy(&store->mutex);
@@ -318,7 +322,9 @@ static int open_locked(const char *path, const tl_store_options *options, tl_sto
     if (status == TL_OK && (status = tl_os->identity(store->dir, &store->identity)) < 0)
         status = tl_fail_sys(err, status, "the identity of the directory cannot be read", path);
     tl_store *known = status == TL_OK ? find_open(&store->identity) : NULL;
-    if (known != NULL) {
+    if (known != NULL && known->options.look && !options->look)
+        status = tl_fail(err, TL_ELOCKED, "this process has the store open to look at it only: close that first", path, -1);
+    if (status == TL_OK && known != NULL) {
         tl_store_free(store);
         known->opens++;
         tl_store_retain(known);
@@ -331,9 +337,12 @@ static int open_locked(const char *path, const tl_store_options *options, tl_sto
         status = tl_directory_lock_file(store, err);
     if (status == TL_OK)
         status = tl_guard_install(err);
-    if (status == TL_OK)
+    bool live = true;
+    if (status == TL_OK && options->look)
+        status = tl_look_enter(store, &live, err);
+    else if (status == TL_OK)
         status = tl_gate_enter(store, &exclusive, err);
-    if (status == TL_OK)
+    if (status == TL_OK && live)
         status = exclusive ? recover(store, recovery, err) : join(store, err);
     if (status < 0) {
         __atomic_store_n(&store->open, 0, __ATOMIC_SEQ_CST);
@@ -346,7 +355,7 @@ static int open_locked(const char *path, const tl_store_options *options, tl_sto
     registry = store;
     *out = store;
     *state = exclusive ? TL_STORE_RECOVERED : TL_STORE_JOINED;
-    if (!exclusive && !options->no_housekeeper)
+    if (!exclusive && !options->no_housekeeper && !options->look)
         return tl_housekeeper_start(store, err);
     return TL_OK;
 }
@@ -384,6 +393,8 @@ int tl_store_ready(tl_store *store, tl_error *err) {
 /* No thread of ours may be inside a shared lock when the kernel is told that we are gone. A thread that takes one from
  * here on sees `open` 0 under it and lets go without having touched anything. */
 static void wait_for_own_locks(tl_store *store) {
+    if (store->private_words)
+        return; /* locks are never taken there */
     uint32_t *words[3] = {&store->header->catalogue_lock, &store->header->checkpoint_lock, &store->header->checkpoint_sync_lock};
     for (int i = 0; i < 3; i++)
         while ((__atomic_load_n(words[i], __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS) == store->me)
@@ -396,6 +407,15 @@ static void wait_for_own_locks(tl_store *store) {
                (__atomic_load_n(&hot->sync_lock, __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS) == store->me)
             sched_yield();
     }
+}
+
+/* For lookers: they read the table itself, and after a clean close it says what the checkpoint says. */
+static int sync_offsets_file(tl_store *store, tl_error *err) {
+    int fd = tl_os->open(store->dir, TL_OFFSETS_FILE, O_RDWR, 0);
+    int status = fd < 0 ? fd : tl_os->fsync(fd);
+    if (fd >= 0)
+        tl_os->close(fd);
+    return status < 0 ? tl_fail_sys(err, status, "the table of offsets cannot be synced", TL_OFFSETS_FILE) : TL_OK;
 }
 
 /* The gate is ours alone and nobody will come. A failure leaves an unclean store, which loses nothing but time. */
@@ -432,6 +452,8 @@ static int close_cleanly(tl_store *store, tl_error *err) {
         status = tl_records_put_offsets(store, err);
     if (status == TL_OK)
         status = tl_records_put_lease(store, slots, leases, used, err);
+    if (status == TL_OK)
+        status = sync_offsets_file(store, err);
     TL_POINT("close.recorded");
     if (status == TL_OK)
         status = tl_records_put_clean(store, true, err);
@@ -452,7 +474,7 @@ int tl_store_close(tl_store *store, tl_error *err) {
     }
     store->opens = 1; /* alive for the other processes until the descriptor goes */
     tl_housekeeper_stop(store);
-    bool alone = store->gate_exclusive || tl_gate_upgrade(store) == TL_OK;
+    bool alone = !store->options.look && (store->gate_exclusive || tl_gate_upgrade(store) == TL_OK);
     int status = TL_OK;
     if (alone) {
         __atomic_store_n(&store->open, 2, __ATOMIC_SEQ_CST);
@@ -467,7 +489,8 @@ int tl_store_close(tl_store *store, tl_error *err) {
             break;
         }
     }
-    __atomic_store_n(&tl_shared_process(store->shared, store->slot)->pid, 0, __ATOMIC_RELAXED);
+    if (!store->private_words)
+        __atomic_store_n(&tl_shared_process(store->shared, store->slot)->pid, 0, __ATOMIC_RELAXED);
     store->opens = 0;
     TL_POINT("close.let_go");
     let_go(store);

@@ -219,6 +219,8 @@ int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns
             return failed_error(partition, err);
         if (!tl_store_usable(store))
             return tl_store_refuse(store, err);
+        if (store->options.look)
+            return tl_store_refuse_look(store, err);
         if (tl_lock_try(&hot->sync_lock, store->me)) {
             int status = lead_and_release(partition, err);
             if (status < 0)

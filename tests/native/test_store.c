@@ -296,6 +296,63 @@ static void test_rows(void) {
     close_store(store);
 }
 
+static void test_look(void) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/look", base);
+    const tl_store_options looking = {.flush_interval_ms = 1000, .lock_timeout_ms = 5000, .look = true};
+    int state;
+    tl_error err = {0};
+    tl_store *looker = NULL;
+    CHECK(tl_store_open(path, &looking, &looker, &state, NULL, &err) == TL_ENOTFOUND);
+    tl_store *store = open_store(path, &state, NULL);
+    uint32_t slot = create_partition(store, 0, 65536);
+    tl_partition *partition = partition_of(store, slot);
+    append_some(partition, 0, 2000, false, 0);
+    tl_partition_release(partition);
+    close_store(store);
+    for (int round = 0; round < 4; round++) { /* closed cleanly; then everybody dead; then beside a living process */
+        int pipes[2];
+        CHECK(pipe(pipes) == 0);
+        pid_t child = round == 0 ? 0 : fork();
+        if (round > 0 && child == 0) {
+            store = open_store(path, &state, NULL);
+            append_some(partition_of(store, slot), 2000 + (round - 1) * 10, 10, false, 0);
+            CHECK(write(pipes[1], "x", 1) == 1);
+            if (round == 2)
+                pause();
+            raise(SIGKILL);
+        }
+        char ready;
+        int status;
+        if (round > 0)
+            CHECK(read(pipes[0], &ready, 1) == 1);
+        if (round == 1 || round == 3)
+            waitpid(child, &status, 0);
+        int opened = tl_store_open(path, &looking, &looker, &state, NULL, &err);
+        if (opened < 0)
+            fprintf(stderr, "look: %s %s\n", err.what, err.path);
+        CHECK(opened == TL_OK && state == TL_STORE_JOINED);
+        partition = partition_of(looker, slot);
+        CHECK(verify(partition, 0) == 2000 + round * 10);
+        check_clean(partition);
+        const tl_message message = {.value_bytes = -1, .key_bytes = -1};
+        tl_appended out;
+        CHECK(tl_partition_append_one(partition, &message, 0, &out, &err) == TL_EINVAL);
+        CHECK(tl_partition_trim(partition, 5, &err) == TL_EINVAL);
+        CHECK(tl_store_sync(looker, &err) == TL_EINVAL);
+        tl_partition_release(partition);
+        close_store(looker);
+        if (round == 2) {
+            kill(child, SIGKILL);
+            waitpid(child, &status, 0);
+        }
+        close(pipes[0]);
+        close(pipes[1]);
+    }
+    boot = 3; /* nobody recovered it: there is nothing to look at */
+    CHECK(tl_store_open(path, &looking, &looker, &state, NULL, &err) == TL_EUNSUPPORTED);
+}
+
 int main(void) {
     const char *tmp = getenv("TMPDIR");
     snprintf(base, sizeof base, "%s/tidelog-test-XXXXXX", tmp == NULL ? "/tmp" : tmp);
@@ -305,6 +362,7 @@ int main(void) {
     test_basic();
     test_kill_and_boot();
     test_rows();
+    test_look();
     char command[300];
     snprintf(command, sizeof command, "rm -rf '%s'", base);
     CHECK(system(command) == 0);

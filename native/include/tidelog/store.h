@@ -15,6 +15,7 @@ typedef struct tl_store_options {
     int64_t flush_interval_ms;          /* > 0 */
     int64_t lock_timeout_ms;            /* >= 0 */
     bool create;                        /* make the directory if it is missing */
+    bool look;                          /* read-only: never creates, repairs, initialises or closes cleanly (SHARING rule 7) */
     bool any_filesystem;                /* also on file systems without coherent maps: for tests only */
     bool no_housekeeper;                /* no thread of its own: the caller calls tl_store_housekeep (tests) */
 } tl_store_options;

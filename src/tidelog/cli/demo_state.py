@@ -1,22 +1,30 @@
 """What does a subscriber remember, so that a successor goes on exactly where it was killed?
 
-Floor 9: imports demo_answers. Thread rule: a `States` belongs to one subscriber's thread.
+Floor 9: imports demo_answers, common. Thread rule: a `States` belongs to one subscriber's thread.
 
 The state of a partition is its partial table and the offset that comes next, in one file that is replaced as a whole.
 It belongs to the partition, not to a process: whoever gets the partition loads it. The file is saved before the offset
 is committed, so after a kill the log delivers from the committed offset, which is at or before the file's: messages
 below the file's offset come again and are recognised by their offset alone. The file survives the death of every
 process; it is not synced, so it promises nothing about a power cut.
+
+Beside it stands a journal: the row number of every event that took effect, in the order in which it did. The state file
+says how much of the journal counts; what a killed subscriber wrote past that is overwritten. The journal is what the
+proof reads: a row that stands in it twice took effect twice.
 """
 
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
 
 import msgspec
 
+from tidelog.cli.common import CommandError
 from tidelog.cli.demo_answers import Table
+
+ROW_BYTES = 4
 
 
 class State(msgspec.Struct):
@@ -24,6 +32,8 @@ class State(msgspec.Struct):
 
     next_offset: int = 0
     """The offset after the last message that `table` holds."""
+    rows: int = 0
+    """How many entries of the journal count."""
     table: Table = {}
     """msgspec copies the default for every new state."""
 
@@ -32,15 +42,15 @@ _decoder = msgspec.json.Decoder(State)
 
 
 class States:
-    """The states of a group's partitions: in memory for those at work, in one file each."""
+    """The states of a group's partitions: in memory for those at work, in two files each."""
 
     def __init__(self, folder: str | os.PathLike[str], group: str) -> None:
         self._folder = Path(folder)
         self._group = group
         self._held: dict[int, State] = {}
-        self._changed: set[int] = set()
+        self._unsaved: dict[int, array[int]] = {}
 
-    def accept(self, partition: int, offset: int) -> Table | None:
+    def accept(self, partition: int, offset: int, row: int) -> Table | None:
         """The table to add the message at `offset` to, or None if the table holds it already (it came again)."""
         state = self._held.get(partition)
         if state is None or offset != state.next_offset:
@@ -49,34 +59,45 @@ class States:
         if offset < state.next_offset:
             return None
         state.next_offset = offset + 1
-        self._changed.add(partition)
+        unsaved = self._unsaved.get(partition)
+        if unsaved is None:
+            unsaved = self._unsaved[partition] = array("I")
+        unsaved.append(row)
         return state.table
 
-    def keep_only(self, partitions: set[int]) -> None:
-        """Forget partitions that now belong to somebody else; what was not saved is counted again by the new owner."""
-        for lost in self._held.keys() - partitions:
-            del self._held[lost]
-            self._changed.discard(lost)
-
     def save(self) -> None:
-        """Write every state that changed, each file all or nothing."""
-        for partition in sorted(self._changed):
+        """Write every state that changed, each all or nothing."""
+        for partition, rows in sorted(self._unsaved.items()):
+            state = self._held[partition]
+            with open(self._journal(partition), "r+b" if state.rows else "wb") as journal:
+                journal.seek(state.rows * ROW_BYTES)
+                journal.write(rows.tobytes())
+                journal.truncate()
+            state.rows += len(rows)
             path = self._path(partition)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_bytes(msgspec.json.encode(self._held[partition]))
+            temporary.write_bytes(msgspec.json.encode(state))
             os.replace(temporary, path)
-        self._changed.clear()
+        self._unsaved.clear()
 
-    def load_all(self, partitions: int) -> list[State]:
-        """What the files say, for every partition."""
-        return [self._read(partition) for partition in range(partitions)]
+    def load(self, partition: int) -> tuple[State, array[int]]:
+        """What the files say of a partition: its state, and the rows that took effect. Raises CommandError if not
+        all of them are there."""
+        state = self._read(partition)
+        rows: array[int] = array("I")
+        if state.rows:
+            path = self._journal(partition)
+            rows.frombytes(path.read_bytes()[: state.rows * ROW_BYTES])
+            if len(rows) != state.rows:
+                raise CommandError(f"{path} holds {len(rows)} of {state.rows} entries: was it changed by hand?")
+        return state, rows
 
     def _reload(self, partition: int) -> State:
         held = self._held.get(partition)
         saved = self._read(partition)
         if held is None or saved.next_offset > held.next_offset:
             self._held[partition] = held = saved
-            self._changed.discard(partition)
+            self._unsaved.pop(partition, None)
         return held
 
     def _read(self, partition: int) -> State:
@@ -87,3 +108,6 @@ class States:
 
     def _path(self, partition: int) -> Path:
         return self._folder / f"{self._group}-{partition}.json"
+
+    def _journal(self, partition: int) -> Path:
+        return self._folder / f"{self._group}-{partition}.rows"
