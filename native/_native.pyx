@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=True, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=False
+# cython: freethreading_compatible=False, auto_pickle=False, autotestdict=False
 """The compiled extension: the C core as Python sees it.
 
 Floor 2: imports tidelog.errors and nothing else of tidelog; numpy only once a column or an array is asked for.

@@ -167,14 +167,14 @@ cdef class Batch:
     def __contains__(self, message):
         return any(message is one or message == one for one in self)
 
-    def index(self, value, start=0, stop=None):
+    def index(self, value, start=0, stop=None, /):
         """The index of the first message equal to `value`. Raises ValueError. Messages are equal only to themselves."""
         for at in range(*slice(start, stop).indices(len(self))):
             if self[at] == value:
                 return at
         raise ValueError("the message is not in the batch")
 
-    def count(self, value):
+    def count(self, value, /):
         """How many messages equal `value`."""
         return sum(1 for one in self if one == value)
 

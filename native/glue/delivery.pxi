@@ -12,6 +12,7 @@ cdef enum:
 cdef tuple _MODES = ("at-least-once", "at-most-once", "manual", "none")
 
 
+@cython.no_gc_clear
 cdef class _Delivery(_Feed):
     cdef str group
     cdef list channel_ids     # by entry
@@ -53,6 +54,7 @@ cdef class _Delivery(_Feed):
         cdef bint free
         find_offset_slot(self.store, self.group, self.channel_ids[i], entry.number, True, &entry.slot)
         while True:
+            self.store.open_native()
             code = tl_offsets_read(self.table, entry.slot, &word, &time_ms)
             if code < 0:
                 self.store.fail_slot(code, entry.slot)

@@ -3,6 +3,8 @@
 # The half of Reader that knows no groups: where it stands in each partition, filling chunks in rotation, sleeping until
 # something is published. One thread at a time: `busy` names the thread inside, `enter` refuses another one. The GIL is
 # kept for reads of at most RELEASE_FROM_BYTES that need no system call, and released for everything else.
+#
+# The garbage collector must not clear these objects (no_gc_clear): giving the leases back needs the store.
 
 cdef struct _Entry:
     tl_partition *native
@@ -20,6 +22,7 @@ cdef enum:
 cdef uint64_t _serials = 0
 
 
+@cython.no_gc_clear
 cdef class _Feed:
     cdef Store store
     cdef list handles, shareds     # by entry: Partition, Channelled
@@ -234,6 +237,7 @@ cdef class _Feed:
                 self.seen[waiting] = self.entries[i].seen
                 waiting += 1
         while True:
+            self.store.open_native()
             part = SLICE_NS
             if until_ns >= 0:
                 now = tl_os.monotonic_ns()

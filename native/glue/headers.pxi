@@ -59,7 +59,7 @@ cdef class Headers:
     def __reduce__(self):
         return Headers, (list(self.pairs),)
 
-    def get(self, name, default=None):
+    def get(self, name, default=None, /):
         """The value of `name` (bytes), or `default`."""
         return self.table().get(name, default)
 

@@ -9,7 +9,7 @@ cdef class Partition:
 
     cdef tl_partition *native
     cdef Store store
-    cdef readonly uint32_t number "slot"
+    cdef uint32_t number
     cdef object __weakref__
 
     def __dealloc__(self):

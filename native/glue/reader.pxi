@@ -2,6 +2,7 @@
 #
 # The public face over _Delivery and _Feed. One thread at a time; only _cancel may come from another one.
 
+@cython.no_gc_clear
 cdef class Reader(_Delivery):
     """Reads partitions of one or more channels in turn, and holds their leases and committed offsets. Not thread-safe:
     a second thread inside raises. Consumer derives from it."""
@@ -140,7 +141,8 @@ cdef class Reader(_Delivery):
         return self
 
     def __next__(self):
-        if self.busy or self.cancelled or self.at >= self.end or not tl_store_is_open(self.store.native):
+        if (self.busy or self.cancelled or self.at >= self.end or self.store.is_closed
+                or not tl_store_is_open(self.store.native)):
             if not self.more(-1, 0):
                 raise StopIteration
         elif self.owing_count and self.mode == AT_LEAST_ONCE:

@@ -131,7 +131,7 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
                 return status;
             continue;
         }
-        uint32_t ready = (flags & TL_APPEND_THROUGH_FILE) != 0 ? segment->allocated : segment->populated;
+        uint32_t ready = (flags & TL_APPEND_THROUGH_FILE) != 0 ? segment->allocated : __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
         if (TL_UNLIKELY(until > ready)) {
             if (!may_block)
                 return TL_EAGAIN;
@@ -148,6 +148,8 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
             if (status < 0)
                 return status;
         }
+        if (TL_UNLIKELY(ready < until + segment->prefault_ahead && ready < segment->allocated))
+            tl_prefault_ask(partition, segment, position);
         out->at = segment->map + position;
         out->tail = tail;
         return TL_OK;

@@ -36,7 +36,9 @@ typedef struct tl_segment {
     bool writable;
     uint32_t used;                          /* atomic tick of the last use, for the LRU */
     /* of the writer, guarded by the partition's lock: */
-    uint32_t allocated, populated;          /* whole pages of the file; bytes whose pages were faulted in */
+    uint32_t allocated, populated;          /* whole pages of the file; bytes whose pages were faulted in (atomic) */
+    uint32_t prefault_ahead;                /* when fewer bytes are populated ahead, more are asked for */
+    uint32_t prefault_until;                /* atomic; what the prefaulting thread is at, 0: nothing */
     uint32_t found_bytes;                   /* length of the file when it was opened */
     int fd;                                 /* -1: not open. Of the writer; guarded by the partition's mutex */
     bool sealed_index;                      /* a reader's: counts come from the seal and do not change */
@@ -103,6 +105,10 @@ struct tl_store {
     pthread_t housekeeper;
     bool has_housekeeper, is_housekeeper;
     uint32_t housekeeper_word;              /* futex: wakes the thread */
+    pthread_t prefaulter;
+    bool has_prefaulter;                    /* guarded by `mutex` */
+    uint32_t prefault_word, prefault_stop;  /* atomic; the first is a futex */
+    tl_segment *prefault_segment;           /* atomic; referenced, or NULL */
     int64_t retained_ns;                    /* last retention round; housekeeping only */
     pthread_mutex_t housekeeping;           /* one round at a time in a process */
     tl_store *next;                         /* registry */
@@ -208,6 +214,8 @@ int tl_partition_sync_flush(tl_partition *partition, tl_error *err);        /* e
 bool tl_partition_capture(tl_partition *partition, tl_state *out);
 void tl_partition_drop_directory(tl_store *store, uint32_t slot);
 int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32_t first_kept, tl_error *err);
+void tl_prefault_ask(tl_partition *partition, tl_segment *segment, uint32_t position);
+void tl_prefault_stop(tl_store *store);
 int tl_housekeeper_start(tl_store *store, tl_error *err);
 void tl_housekeeper_stop(tl_store *store);
 void tl_store_wake_everybody(tl_store *store);

@@ -237,11 +237,12 @@ int tl_segment_extend(tl_partition *partition, tl_segment *segment, uint32_t unt
         TL_POINT("segment.extended");
         segment->allocated = (uint32_t)target;
     }
-    if (until > segment->populated) {
-        uint64_t target = (uint64_t)until + clamp(until, 4 * TL_PAGE, 4u << 20);
+    uint32_t populated = __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
+    if (until > populated) {
+        uint64_t target = (uint64_t)until + clamp(until, 4 * TL_PAGE, 1u << 20);
         if (target > segment->allocated)
             target = segment->allocated;
-        uint32_t from = segment->populated / TL_PAGE * TL_PAGE;
+        uint32_t from = populated / TL_PAGE * TL_PAGE;
         target = round_up(target, TL_PAGE);
         int status = tl_os->populate(segment->map + from, (size_t)(target - from), true);
         if (status < 0) {
@@ -249,7 +250,9 @@ int tl_segment_extend(tl_partition *partition, tl_segment *segment, uint32_t unt
             return status == -EFAULT ? tl_fail(err, TL_EBUS, "pages of a segment cannot be written", path, from)
                                      : tl_fail_sys(err, status, "pages of a segment cannot be faulted in", path);
         }
-        segment->populated = (uint32_t)target;
+        while (populated < target && !__atomic_compare_exchange_n(&segment->populated, &populated, (uint32_t)target, false,
+                                                                  __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+            continue;
     }
     return TL_OK;
 }

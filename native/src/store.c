@@ -474,6 +474,7 @@ int tl_store_close(tl_store *store, tl_error *err) {
     }
     store->opens = 1; /* alive for the other processes until the descriptor goes */
     tl_housekeeper_stop(store);
+    tl_prefault_stop(store);
     bool alone = !store->options.look && (store->gate_exclusive || tl_gate_upgrade(store) == TL_OK);
     int status = TL_OK;
     if (alone) {

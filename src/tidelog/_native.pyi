@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
+from types import GenericAlias
+from typing import Any, Final, Generic, NamedTuple, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 
 BUILD: Final[dict[str, Any]]
 """How it was built: compiler, flags, test points, sanitizers; the CRC implementation chosen is crc32c_name()."""
@@ -27,6 +29,7 @@ class Position(NamedTuple):
     partition: int
     offset: int
 
+@disjoint_base
 class Headers(Mapping[str, bytes]):
     def __init__(self, pairs: Iterable[tuple[str, bytes | str | None]] = (), /) -> None: ...
     @property
@@ -34,10 +37,16 @@ class Headers(Mapping[str, bytes]):
     def __getitem__(self, name: str, /) -> bytes: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
+    @overload
+    def get(self, name: str, default: None = None, /) -> bytes | None: ...
+    @overload
+    def get(self, name: str, default: bytes | _T, /) -> bytes | _T: ...
 
-class Message(Generic[T_co]):
+@disjoint_base
+class Message(Generic[_T_co]):
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     @property
-    def value(self) -> T_co: ...
+    def value(self) -> _T_co: ...
     @property
     def raw(self) -> bytes: ...
     @property
@@ -63,7 +72,7 @@ class Message(Generic[T_co]):
     @property
     def kind(self) -> str: ...
 
-class Batch(Sequence[Message[T]], Generic[T]):
+class Batch(Sequence[Message[_T]], Generic[_T]):
     @property
     def values(self) -> Any: ...
     @property
@@ -80,14 +89,17 @@ class Batch(Sequence[Message[T]], Generic[T]):
     def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
     @overload
-    def __getitem__(self, index: int, /) -> Message[T]: ...
+    def __getitem__(self, index: int, /) -> Message[_T]: ...
     @overload
-    def __getitem__(self, index: slice, /) -> Batch[T]: ...
-    def __iter__(self) -> Iterator[Message[T]]: ...
+    def __getitem__(self, index: slice, /) -> Batch[_T]: ...
+    def __iter__(self) -> Iterator[Message[_T]]: ...
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+    def index(self, value: Any, start: int = 0, stop: int | None = None, /) -> int: ...
+    def count(self, value: Any, /) -> int: ...
     def ends(self) -> dict[int, int]:
         """{partition: last offset + 1} of the messages in the batch."""
 
+@disjoint_base
 class Channelled:
     """What messages of a channel share: built once per channel handle, handed to readers and senders."""
 
@@ -107,9 +119,16 @@ class Channelled:
         rows: Callable[[Any], NDArray[Any]] | None = None,
         carries: str | None = None,
     ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def carries(self) -> str: ...
 
 # --- the store ---
 
+@disjoint_base
 class Store:
     """One reference on the native store of a directory. Every blocking call releases the GIL."""
 
@@ -173,6 +192,7 @@ class Store:
     def forget_channel(self, channel_id: bytes, /) -> None: ...
     def forget_group(self, group: str, /) -> None: ...
 
+@disjoint_base
 class Partition:
     """A handle on one partition of an open store."""
 
@@ -194,6 +214,7 @@ class Partition:
         /,
     ) -> int: ...
 
+@final
 class Receipt:
     """What `send` answers: where the message went. Complete on return in the embedded engine."""
 
@@ -211,6 +232,7 @@ class Receipt:
     @property
     def offsets(self) -> NDArray[np.int64]: ...
 
+@disjoint_base
 class Sender:
     """The sending half of a channel, for one ack level and compression; thread-safe. Channel derives from it."""
 
@@ -246,6 +268,7 @@ class Sender:
         timestamp: Any = None,
     ) -> Receipt: ...
 
+@disjoint_base
 class Reader:
     """Reads partitions of one or more channels in turn, and holds their leases and committed offsets. Not thread-safe:
     a second thread inside raises. Consumer derives from it."""

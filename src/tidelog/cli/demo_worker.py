@@ -61,8 +61,6 @@ class Job(msgspec.Struct, kw_only=True):
     publishers: int = 1
     rate: float = 0.0
     """Events a second of all publishers together; 0: as fast as it goes."""
-    start_ns: int = 0
-    """Monotonic time at which row 0 is due."""
     # subscriber
     group: str = ""
     states: str = ""
@@ -95,7 +93,7 @@ def publisher_of(key: str, publishers: int) -> int:
 def main() -> int:
     """Do the job that comes from stdin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
-    job = msgspec.json.decode(_first_line(), type=Job)
+    job = msgspec.json.decode(_next_line(), type=Job)
     try:
         publish(job) if job.role == "publish" else subscribe(job)
     except BrokenPipeError:
@@ -117,13 +115,14 @@ def say(report: Report) -> None:
 
 
 def publish(job: Job) -> None:
-    """Send this publisher's share of the rows, each when it is due."""
+    """Send this publisher's share of the rows, each when it is due; row 0 at the time that stdin says."""
     events = misbehaving(own_events(job), job)
     with opened(job.store) as log:
         topic = log.topic(job.channel, job.source.event_type)
         say(Report("ready", time.monotonic_ns()))
+        start_ns = int(_next_line())
         sent, reported_ns = 0, 0
-        for keys, batch in (_paced(events, job) if job.rate else _full_speed(events, job)):
+        for keys, batch in _paced(events, job.rate, start_ns) if job.rate else _full_speed(events, start_ns):
             topic.send_many(batch, keys=keys)
             sent += len(batch)
             now = time.monotonic_ns()
@@ -169,15 +168,15 @@ def _alter(event: Event) -> None:
         event.columns[name] += "?"
 
 
-def _paced(events: Iterator[tuple[str, Event]], job: Job) -> Iterator[tuple[list[str], list[Event]]]:
+def _paced(events: Iterator[tuple[str, Event]], rate: float, start_ns: int) -> Iterator[tuple[list[str], list[Event]]]:
     """What has become due, tick by tick. An event bears the time at which it was due, also when it goes out late:
     otherwise a stall would hide the waiting of everything behind it."""
-    interval_ns = 1e9 / job.rate
+    interval_ns = 1e9 / rate
     keys: list[str] = []
     batch: list[Event] = []
-    tick_ns = job.start_ns + TICK_NS
+    tick_ns = start_ns + TICK_NS
     for key, event in events:
-        due_ns = job.start_ns + int(event.row * interval_ns)
+        due_ns = start_ns + int(event.row * interval_ns)
         while due_ns >= tick_ns:
             if batch:
                 yield keys, batch
@@ -194,10 +193,10 @@ def _paced(events: Iterator[tuple[str, Event]], job: Job) -> Iterator[tuple[list
         yield keys, batch
 
 
-def _full_speed(events: Iterator[tuple[str, Event]], job: Job) -> Iterator[tuple[list[str], list[Event]]]:
+def _full_speed(events: Iterator[tuple[str, Event]], start_ns: int) -> Iterator[tuple[list[str], list[Event]]]:
     keys: list[str] = []
     batch: list[Event] = []
-    time.sleep(max(0, job.start_ns - time.monotonic_ns()) / 1e9)
+    time.sleep(max(0, start_ns - time.monotonic_ns()) / 1e9)
     for key, event in events:
         event.sent_ns = time.monotonic_ns()
         keys.append(key)
@@ -270,7 +269,7 @@ def _progress(kind: str, done: int, repeated: int, latencies: Histogram) -> Repo
     )
 
 
-def _first_line() -> bytes:
+def _next_line() -> bytes:
     """Byte by byte, without a buffer that would hide the end of stdin from select."""
     line = bytearray()
     while not line.endswith(b"\n"):

@@ -1,0 +1,96 @@
+/* What does the store have to hold, whatever died and whenever?
+ *
+ * Imports the public headers of the core. The model lives in memory that a parent shares with the children it kills: a
+ * child notes what it is about to ask before the call and what was promised after it, so a death between leaves "asked",
+ * which may have happened or not. One child at a time writes to it. */
+#ifndef TIDELOG_CRASH_MODEL_H
+#define TIDELOG_CRASH_MODEL_H
+
+#include "tidelog/log.h"
+#include "tidelog/shared.h"
+
+enum { MODEL_PARTITIONS = 24, MODEL_LIVE = 3, MODEL_MESSAGES = 4096, MODEL_GROUPS = 2, MODEL_COMMITS = 1024, MODEL_GAPS = 32, MODEL_POINTS = 192 };
+
+/* ASKED: in the air when its sender died. KEPT: acknowledged, or seen by a reader, which promises the same. GONE: a
+ * verifier looked and it was not there, so it must never come. */
+enum message_state { MESSAGE_NONE, MESSAGE_ASKED, MESSAGE_KEPT, MESSAGE_GONE };
+
+typedef struct model_message {
+    int64_t offset, timestamp_ms;
+    uint32_t bytes;
+    uint8_t state, has_key;
+} model_message;
+
+enum partition_state { PARTITION_NONE, PARTITION_CREATING, PARTITION_LIVE, PARTITION_DROPPING, PARTITION_DROPPED };
+
+/* values[0, asked) were asked for, in this order; the one at `acked` was the last acknowledged, at `synced` the last that
+ * was made durable. -1: none. */
+typedef struct model_commits {
+    int64_t values[MODEL_COMMITS];
+    int32_t asked, acked, synced;
+} model_commits;
+
+typedef struct model_partition {
+    uint32_t state, slot, number, segment_bytes;
+    uint8_t channel[16];
+    int64_t retention_ms, retention_bytes;
+    uint32_t sent;
+    bool boot_pending;                  /* the machine "booted" and no verifier has finished since */
+    int64_t trim_asked, trim_acked, start_seen, end_seen;
+    uint32_t gap_count;
+    int64_t gap_from[MODEL_GAPS], gap_to[MODEL_GAPS];
+    model_commits commits[MODEL_GROUPS];
+    model_message messages[MODEL_MESSAGES];
+} model_partition;
+
+typedef struct model_point {
+    char name[48];
+    uint64_t kills, runs, hits;         /* hits: in the runs that reached it */
+} model_point;
+
+typedef struct model {
+    uint64_t life;                      /* seed of this life of a store */
+    char path[256];
+    int64_t clock_ms, boot;
+    uint32_t partitions;
+    uint64_t commits_made;
+    char point[48];                     /* where the running child dies; "": nowhere */
+    uint64_t nth, tears;                /* tears: seed for a death in the middle of a copy, 0: none */
+    char doing[160];                    /* for the report of a failure */
+    bool killed;
+    uint32_t point_count;
+    model_point points[MODEL_POINTS];
+    uint64_t verified, messages_verified;
+    model_partition partition[MODEL_PARTITIONS];
+} model;
+
+extern model *m;
+
+uint64_t model_random(uint64_t *state);
+uint64_t model_mix(uint64_t a, uint64_t b, uint64_t c);
+
+void model_begin_life(uint64_t life, const char *path);
+void model_boot(void);
+model_point *model_point_of(const char *name);
+
+/* The bytes of a message follow from its number. Its first 12 bytes say which it is. */
+void model_fill_value(const model_partition *p, uint32_t sequence, uint32_t bytes, uint8_t *out);
+uint32_t model_value_bytes(const model_partition *p, uint32_t sequence);
+
+/* Says what is wrong and ends the child: its parent adds what replays it. */
+__attribute__((format(printf, 1, 2), noreturn)) void model_fail(const char *format, ...);
+__attribute__((format(printf, 1, 2))) void model_doing(const char *format, ...);
+void model_expect_ok(int status, const tl_error *err, const char *what);
+
+/* work.c */
+enum { WORK_DIE = 1, WORK_CLOSE = 2 };
+tl_store *work_open(int *state);
+void work_run(tl_store *store, uint64_t seed, uint32_t operations);
+void work_append_one(tl_store *store, model_partition *p);
+void work_close(tl_store *store);
+tl_partition *work_partition(tl_store *store, const model_partition *p);
+
+/* verify.c: `alone` says that no other process has the store open. */
+void verify_store(tl_store *store, bool alone);
+
+#endif
