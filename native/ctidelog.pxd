@@ -75,8 +75,8 @@ cdef extern from "tidelog/murmur2.h" nogil:
 cdef extern from "tidelog/index.h" nogil:
     enum:
         TL_INDEX_ENTRY_BYTES
-    void tl_index_lookup_raw(const uint8_t *entries, size_t count, int64_t base_offset, const int64_t *offsets, size_t n,
-                             int64_t *positions)
+    void tl_index_lookup_raw(const uint8_t *entries, size_t count, int64_t base_offset, const int64_t *offsets,
+                             size_t n, int64_t *positions)
 
 
 cdef extern from "tidelog/batch.h" nogil:
@@ -165,7 +165,8 @@ cdef extern from "tidelog/offsets.h" nogil:
         tl_offset_word word
         int64_t time_ms
 
-    int tl_offsets_group(tl_offsets *t, const void *name, size_t size_bytes, bint create, uint32_t *number, tl_error *err)
+    int tl_offsets_group(tl_offsets *t, const void *name, size_t size_bytes, bint create, uint32_t *number,
+                         tl_error *err)
     int tl_offsets_group_name(tl_offsets *t, uint32_t number, char *name, size_t *size_bytes, tl_error *err)
     int tl_offsets_next(tl_offsets *t, uint32_t *cursor, tl_offset_view *view, tl_error *err)
     int tl_offsets_forget_channel(tl_offsets *t, const uint8_t *channel_id, tl_error *err)
@@ -186,6 +187,7 @@ cdef extern from "tidelog/store.h" nogil:
         int64_t flush_interval_ms
         int64_t lock_timeout_ms
         bint create
+        bint look
         bint any_filesystem
         bint no_housekeeper
 
@@ -355,7 +357,8 @@ cdef extern from "tidelog/log.h" nogil:
 
     ctypedef void (*tl_finding)(void *context, const char *file, int64_t position, const char *what,
                                 int64_t first_offset, int64_t next_offset) noexcept nogil
-    ctypedef void (*tl_progress)(void *context, uint64_t size_bytes, uint64_t batches, uint64_t messages) noexcept nogil
+    ctypedef void (*tl_progress)(void *context, uint64_t size_bytes, uint64_t batches,
+                                 uint64_t messages) noexcept nogil
 
     ctypedef struct tl_check_report:
         void *context

@@ -1,7 +1,7 @@
 # How does a Batch go to pyarrow, polars or duckdb?
 #
-# By the Arrow C stream interface, written out by hand so that none of them is needed here. Every buffer is a copy in the
-# core's memory: release callbacks touch no Python object and may be called from any thread without the GIL.
+# By the Arrow C stream interface, written out by hand so that none of them is needed here. Every buffer is a copy in
+# the core's memory: release callbacks touch no Python object and may be called from any thread without the GIL.
 
 cdef extern from *:
     """

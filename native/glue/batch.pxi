@@ -15,7 +15,7 @@ cdef class Batch:
 
     @property
     def values(self):
-        """Every value: an array of the channel's dtype, or a list. Raises DecodeError naming the first wrong message."""
+        """Every value: an array of the channel's dtype, or a list. Raises DecodeError naming the first wrong one."""
         if self.decoded is None:
             self.decoded = self.all_values()
         return self.decoded

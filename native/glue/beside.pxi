@@ -25,7 +25,7 @@ cdef int raise_too_large(Channelled shared, Py_ssize_t value_bytes, Py_ssize_t k
 
 
 cdef int64_t milliseconds(object timestamp) except? -9223372036854775807:
-    """An aware datetime, or seconds since 1970 (int, float), or a numpy datetime64, in ms. Raises TypeError, ValueError."""
+    """An aware datetime, seconds since 1970 (int, float) or a datetime64, in ms. Raises TypeError, ValueError."""
     if isinstance(timestamp, datetime):
         if timestamp.tzinfo is None:
             raise ValueError(f"the timestamp {timestamp!r} has no time zone: use datetime.now(timezone.utc)")

@@ -1,7 +1,8 @@
 # What has been handed over, who may commit it, and when is it committed?
 #
 # Leases: one slot of the table of committed offsets for each partition, claimed by compare-and-swap; a commit with a
-# lease that was taken over is refused (Fenced). What was handed over is owed until it is committed. One thread at a time.
+# lease that was taken over is refused (Fenced). What was handed over is owed until it is committed. One thread at a
+# time.
 
 cdef enum:
     AT_LEAST_ONCE = 0  # commit when the next is asked for

@@ -1,7 +1,7 @@
 # Which exception does a status of the core become?
 #
-# The one place where a tl_error turns into a Python exception. Called with the GIL held; `err` belongs to the caller and
-# is only filled after a failing call, so nobody clears it beforehand.
+# The one place where a tl_error turns into a Python exception. Called with the GIL held; `err` belongs to the caller
+# and is only filled after a failing call, so nobody clears it beforehand.
 
 cdef int fail(int code, const tl_error *err) except -1:
     """Raises what `code`, reported by the core together with `err`, means."""

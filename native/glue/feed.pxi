@@ -24,6 +24,7 @@ cdef uint64_t _serials = 0
 
 @cython.no_gc_clear
 cdef class _Feed:
+    cdef object __weakref__         # here: Cython makes no dealloc for a subclass that adds nothing else, and so never clears it
     cdef Store store
     cdef list handles, shareds     # by entry: Partition, Channelled
     cdef _Entry *entries
@@ -47,7 +48,8 @@ cdef class _Feed:
         tl_os.free(self.waited)
         tl_os.free(self.seen)
 
-    cdef int begin(self, Store store, object partitions, bint uncommitted, double busy_poll, size_t max_bytes) except -1:
+    cdef int begin(self, Store store, object partitions, bint uncommitted, double busy_poll,
+                   size_t max_bytes) except -1:
         global _serials
         if self.entries != NULL:
             raise RuntimeError("this reader is attached already")
@@ -297,5 +299,5 @@ cdef int refuse_thread(unsigned long inside, unsigned long me) except -1:
     if inside == me:
         raise RuntimeError(f"thread {names.get(me, me)!r} is inside this consumer already: it cannot be used from a "
                            f"signal handler or from what it calls itself")
-    raise RuntimeError(f"thread {names.get(inside, inside)!r} is inside this consumer, and thread {names.get(me, me)!r} "
-                       f"called it too: a consumer belongs to one thread, open one for each")
+    raise RuntimeError(f"thread {names.get(inside, inside)!r} is inside this consumer, and thread "
+                       f"{names.get(me, me)!r} called it too: a consumer belongs to one thread, open one for each")

@@ -53,12 +53,12 @@ cdef class Message:
 
     @property
     def timestamp(self):
-        """When it was created: an aware datetime in UTC, to the millisecond. Raises DecodeError outside years 1..9999."""
+        """When it was created: an aware datetime in UTC, to the ms. Raises DecodeError outside years 1..9999."""
         milliseconds = self.timestamp_ms
         try:
             return _EPOCH + timedelta(milliseconds=milliseconds)
         except OverflowError:
-            raise DecodeError(f"the timestamp {milliseconds} ms is no date that Python has: read .timestamp_ms") from None
+            raise DecodeError(f"the timestamp {milliseconds} ms is no date of Python's: read .timestamp_ms") from None
 
     @property
     def timestamp_ms(self):

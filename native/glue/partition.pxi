@@ -144,21 +144,26 @@ cdef class Partition:
     def check(self, finding, progress=None, /):
         """Walks every byte of the partition, changing nothing; returns the number of findings.
 
-        finding(file, position, what, first_offset, next_offset) is called for each, progress(bytes, batches, messages)
-        as it goes; what they raise ends the walk's reports and is raised at its end.
+        finding(file, position, what, first_offset, next_offset) is called for each; progress(bytes, batches, messages)
+        once for about every MiB, with what was looked at since its last call. What they raise ends the walk's reports
+        and is raised at its end.
         """
         cdef tl_partition *native = self.open_native()
         cdef _Inspection inspection = _Inspection.__new__(_Inspection)
         inspection.finding = finding
         inspection.progress = progress
+        cdef _Progress seen
+        memset(&seen, 0, sizeof(seen))
+        seen.inspection = <void *>inspection
         cdef tl_check_report report
-        report.context = <void *>inspection
+        report.context = &seen
         report.finding = _report_finding
-        report.progress = _report_progress
+        report.progress = _note_progress
         cdef tl_error err
         cdef int code
         with nogil:
             code = tl_partition_check(native, &report, &err)
+            _report_progress(&seen)
         if inspection.error is not None:
             raise inspection.error
         if code < 0:
@@ -187,11 +192,12 @@ cdef int sync_partition(tl_partition *native, uint64_t tail, int64_t timeout_ns)
 
 
 cdef enum:
-    SLICE_NS = 100_000_000  # how long a blocked call may keep a signal waiting
+    SLICE_NS = 100_000_000   # how long a blocked call may keep a signal waiting
+    PROGRESS_BYTES = 1 << 20
 
 
 cdef int64_t nanoseconds(object timeout) except? -2:
-    """A time-out in seconds (int, float or None for ever) as nanoseconds, -1: for ever. Raises TypeError, ValueError."""
+    """A time-out in seconds (None: for ever) as nanoseconds, -1: for ever. Raises TypeError, ValueError."""
     if timeout is None:
         return -1
     cdef double seconds = timeout
@@ -240,25 +246,42 @@ cdef class _Inspection:
     cdef object finding, progress, error
 
 
+cdef struct _Progress:
+    void *inspection                   # the _Inspection, kept alive by check()
+    uint64_t size_bytes, batches, messages  # not reported yet
+
+
 cdef void _report_finding(void *context, const char *file, int64_t position, const char *what, int64_t first_offset,
                           int64_t next_offset) noexcept with gil:
-    cdef _Inspection self = <_Inspection>context
+    cdef _Inspection self = <_Inspection>(<_Progress *>context).inspection
     if self.error is not None:
         return
     try:
-        self.finding(PyUnicode_DecodeFSDefault(file), position, what.decode("utf-8", "replace"), first_offset,
-                     next_offset)
+        self.finding(PyUnicode_DecodeFSDefault(file), position, (<bytes>what).decode("utf-8", "replace"),
+                     first_offset, next_offset)
     except BaseException as error:
         self.error = error
 
 
-cdef void _report_progress(void *context, uint64_t size_bytes, uint64_t batches, uint64_t messages) noexcept with gil:
-    cdef _Inspection self = <_Inspection>context
+cdef void _note_progress(void *context, uint64_t size_bytes, uint64_t batches, uint64_t messages) noexcept nogil:
+    """Adds up, so that the GIL is not taken for every batch."""
+    cdef _Progress *seen = <_Progress *>context
+    seen.size_bytes += size_bytes
+    seen.batches += batches
+    seen.messages += messages
+    if seen.size_bytes >= PROGRESS_BYTES:
+        _report_progress(seen)
+
+
+cdef void _report_progress(_Progress *seen) noexcept with gil:
+    cdef _Inspection self = <_Inspection>seen.inspection
+    cdef uint64_t size_bytes = seen.size_bytes, batches = seen.batches, messages = seen.messages
+    seen.size_bytes = seen.batches = seen.messages = 0
     if self.error is not None:
         return
     try:
         PyErr_CheckSignals()
-        if self.progress is not None:
+        if self.progress is not None and batches:
             self.progress(size_bytes, batches, messages)
     except BaseException as error:
         self.error = error

@@ -96,7 +96,8 @@ cdef bytes plain_key(object key):
         try:
             return key.__index__().to_bytes(8, "big", signed=True)
         except OverflowError:
-            raise ValueError(f"the key {key} does not fit in 8 bytes signed (-2**63 .. 2**63-1); give str(key)") from None
+            raise ValueError(f"the key {key} does not fit in 8 bytes signed (-2**63 .. 2**63-1); give str(key)"
+                             ) from None
     if PyObject_CheckBuffer(key):
         return bytes(key)
     raise TypeError(f"{type(key).__qualname__} cannot be a key: a key is bytes, str, int (8 bytes, big-endian) or None")

@@ -7,8 +7,6 @@ cdef class Reader(_Delivery):
     """Reads partitions of one or more channels in turn, and holds their leases and committed offsets. Not thread-safe:
     a second thread inside raises. Consumer derives from it."""
 
-    cdef object __weakref__
-
     def _attach(
         self,
         Store store,

@@ -121,8 +121,8 @@ cdef class Sender(_Outlet):
             number = self.stick(value_bytes)
         if (self.synced or self.compress is not None or message.headers != NULL
                 or value_bytes + key_bytes > RELEASE_FROM_BYTES):
-            return self.receipt_of([self.send_messages(&message, 1, <size_t>(value_bytes + message.headers_bytes), number,
-                                                       NULL)])
+            value_bytes += message.headers_bytes
+            return self.receipt_of([self.send_messages(&message, 1, <size_t>value_bytes, number, NULL)])
         code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
         if code == TL_EAGAIN:
             with nogil:

@@ -12,7 +12,8 @@ cdef bytes _channel_id(object channel_id):
 cdef class Store:
     """One reference on the native store of a directory. Every blocking call releases the GIL.
 
-    `Store(path, flush_interval_ms=1000, lock_timeout_ms=30000, create=True)`; durations are int milliseconds.
+    `Store(path, flush_interval_ms=1000, lock_timeout_ms=30000, create=True)`; durations are int milliseconds. With
+    `look=True` nothing is created, repaired or changed, and whatever would change something raises ValueError.
     Raises StorageFailed, NoSpace, NotSupported (the file system), Corrupt, Locked. Any method raises Closed after
     close() and Forked in a child process.
     """
@@ -22,7 +23,7 @@ cdef class Store:
     cdef object recovery_facts
     cdef object __weakref__
 
-    def __init__(self, str path, /, *, flush_interval_ms, lock_timeout_ms, create):
+    def __init__(self, str path, /, *, flush_interval_ms, lock_timeout_ms, create, look=False):
         if self.native != NULL:
             raise RuntimeError("this store is open already")
         cdef tl_error err
@@ -34,7 +35,8 @@ cdef class Store:
         memset(&recovery, 0, sizeof(recovery))
         options.flush_interval_ms = flush_interval_ms
         options.lock_timeout_ms = lock_timeout_ms
-        options.create = create
+        options.create = bool(create)
+        options.look = bool(look)
         cdef bytes encoded = path.encode("utf-8", "surrogateescape")
         cdef const char *at = encoded
         if b"\0" in encoded:

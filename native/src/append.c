@@ -11,7 +11,6 @@
 /* Bytes of a batch that the running header CRC covers: all that its own CRC does not, and that CRC itself. */
 #define HEADER_CRC_BYTES TL_BATCH_CRC_FROM
 #define TRY_MOST_BYTES (64u << 10)
-#define DEAD_OWNER 0x3ffu /* no process has this slot: the next who wants the lock finds its owner dead and repairs */
 
 void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
     const tl_end *end = hot->end_a.tail == tail ? &hot->end_a : &hot->end_b;
@@ -46,7 +45,7 @@ int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
         if (taken == TL_LOCK_TAKEN_OVER) {
             int status = tl_partition_repair(partition, err);
             if (status < 0) { /* it stays unrepaired, and whoever comes next must not take it for whole */
-                __atomic_store_n(&hot->lock, TL_LOCK_WAITERS | DEAD_OWNER, __ATOMIC_SEQ_CST);
+                __atomic_store_n(&hot->lock, TL_LOCK_WAITERS | TL_LOCK_NOBODY, __ATOMIC_SEQ_CST);
                 return status;
             }
         }
@@ -59,9 +58,9 @@ int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
     else if (TL_UNLIKELY(__atomic_load_n(&hot->id, __ATOMIC_RELAXED) != partition->id) && !TL_BUG(WRITER_IGNORES_DROP))
         status = tl_fail(err, TL_EDROPPED, "the channel was dropped", partition->cold->directory, -1);
     else if (TL_UNLIKELY(__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) != 0)) {
-        status = tl_fail(err, TL_EFAILED, "the partition has failed", partition->cold->directory, -1);
+        status = tl_fail(err, TL_EFAILED, (hot->failed & TL_UNRECOVERED) != 0 ? tl_given_up : "a sync of the partition failed: it takes no more messages", partition->cold->directory, -1);
         if (err != NULL)
-            err->sys_errno = (int)hot->failed;
+            err->sys_errno = (int)(hot->failed & ~TL_UNRECOVERED);
     }
     if (TL_UNLIKELY(status < 0))
         tl_lock_release(&hot->lock, store->me);

@@ -59,7 +59,12 @@ static int take_inner(tl_store *store, tl_error *err) {
     if (!tl_store_usable(store))
         return tl_store_refuse(store, err);
     int taken = tl_store_take(store, &store->header->catalogue_lock, "the catalogue is locked", err);
-    return taken < 0 ? taken : TL_OK; /* a dead holder left at most slots without a definition: an exclusive opener frees them */
+    if (taken != TL_LOCK_TAKEN_OVER)
+        return taken;
+    int status = tl_leftovers_finish(store, err);
+    if (status < 0) /* what the dead one began stays for whoever comes next */
+        __atomic_store_n(&store->header->catalogue_lock, TL_LOCK_WAITERS | TL_LOCK_NOBODY, __ATOMIC_SEQ_CST);
+    return status;
 }
 
 static void release_inner(tl_store *store) { tl_lock_release(&store->header->catalogue_lock, store->me); }
@@ -90,31 +95,100 @@ static uint32_t find_free(tl_store *store, uint32_t from) {
     return store->header->partitions > from ? store->header->partitions : from;
 }
 
+static int unlink_each(void *context, const char *name) {
+    const int *directory = context;
+    (void)tl_os->unlink(*directory, name, false);
+    return 0;
+}
+
+void tl_catalogue_remove_directory(tl_store *store, const char *name) {
+    int fd = tl_os->open(store->dir, name, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return;
+    /* Deleting while listing may pass some over; what is left is tried again until a round finds nothing. */
+    for (int rounds = 0; rounds < 100; rounds++) {
+        (void)tl_os->list(fd, &fd, unlink_each);
+        TL_POINT("drop.emptied");
+        if (tl_os->unlink(store->dir, name, true) != -ENOTEMPTY)
+            break;
+    }
+    tl_os->close(fd);
+}
+
+/* What stands where a new partition's files will go was left by a drop that failed half way: its batches must never be
+ * taken for the new one's, nor its definition come back beside the new one. */
+static int make_way(tl_store *store, const char *directory, uint64_t id, tl_error *err) {
+    uint32_t dropped[64], used = 0;
+    for (uint32_t slot = 0; slot < store->header->partitions; slot++) {
+        const tl_cold *cold = tl_shared_cold(store->shared, slot);
+        uint64_t seen = __atomic_load_n(&tl_shared_hot(store->shared, slot)->id, __ATOMIC_ACQUIRE);
+        if (seen == 0 || strcmp(cold->directory, directory) != 0)
+            continue;
+        if ((seen & 1) == 0)
+            return tl_fail(err, TL_EEXIST, "a partition has this directory already", directory, -1);
+        if (used < sizeof dropped / sizeof *dropped)
+            dropped[used++] = slot;
+    }
+    int status = used == 0 ? TL_OK : tl_records_drop(store, dropped, used, err);
+    if (status < 0)
+        return status;
+    char gone[64];
+    snprintf(gone, sizeof gone, ".deleted-%llu-before", (unsigned long long)id);
+    status = tl_os->rename(store->dir, directory, store->dir, gone);
+    TL_POINT("catalogue.way_made");
+    if (status < 0 && status != -ENOENT)
+        return tl_fail_sys(err, status, "files of a dropped partition stand in the way and cannot be moved", directory);
+    tl_catalogue_remove_directory(store, gone);
+    return TL_OK;
+}
+
+static int is_there(tl_store *store, const char *directory, tl_error *err) {
+    int fd = tl_os->open(store->dir, directory, O_RDONLY | O_DIRECTORY, 0);
+    if (fd >= 0)
+        tl_os->close(fd);
+    if (fd < 0 && fd != -ENOENT)
+        return tl_fail_sys(err, fd, "the directory of a new partition cannot be looked for", directory);
+    return fd >= 0 ? 1 : 0;
+}
+
+static int fill_slot(tl_store *store, const tl_partition_config *config, uint32_t slot, tl_error *err) {
+    int status = tl_shared_grow(store, slot + 1, err);
+    if (status < 0)
+        return status;
+    uint64_t id = __atomic_fetch_add(&store->header->next_id, 2, __ATOMIC_SEQ_CST);
+    if ((status = is_there(store, config->directory, err)) == 1)
+        status = make_way(store, config->directory, id, err);
+    if (status < 0)
+        return status;
+    tl_cold *cold = tl_shared_cold(store->shared, slot);
+    tl_hot *hot = tl_shared_hot(store->shared, slot);
+    memset(hot, 0, sizeof *hot);
+    memset(cold, 0, sizeof *cold);
+    memcpy(cold->channel, config->channel, 16);
+    cold->partition = config->partition;
+    memcpy(cold->directory, config->directory, sizeof cold->directory);
+    store_config(cold, config);
+    hot->end_a.max_timestamp_ms = hot->time_max_ms = hot->time_max_offset = -1;
+    hot->lso = UINT64_MAX;
+    hot->lease = 0; /* equal to the end: nothing was given out, so a power cut has nothing to fill */
+    cold->id = id;
+    return TL_OK;
+}
+
 static int create_locked(tl_store *store, const tl_partition_config *configs, size_t count, uint32_t *slots, tl_error *err) {
     uint32_t from = 0;
-    for (size_t i = 0; i < count; i++) {
-        slots[i] = find_free(store, from);
-        from = slots[i] + 1;
-        int status = tl_shared_grow(store, from, err);
-        if (status < 0)
-            return status;
-        tl_cold *cold = tl_shared_cold(store->shared, slots[i]);
-        tl_hot *hot = tl_shared_hot(store->shared, slots[i]);
-        memset(hot, 0, sizeof *hot);
-        memset(cold, 0, sizeof *cold);
-        memcpy(cold->channel, configs[i].channel, 16);
-        cold->partition = configs[i].partition;
-        memcpy(cold->directory, configs[i].directory, sizeof cold->directory);
-        store_config(cold, &configs[i]);
-        hot->end_a.max_timestamp_ms = hot->time_max_ms = hot->time_max_offset = -1;
-        hot->lso = UINT64_MAX;
-        hot->lease = TL_LEASE;
-        cold->id = __atomic_fetch_add(&store->header->next_id, 2, __ATOMIC_SEQ_CST);
+    size_t filled = 0;
+    int status = TL_OK;
+    for (; filled < count && status == TL_OK; filled += status == TL_OK) {
+        slots[filled] = find_free(store, from);
+        from = slots[filled] + 1;
+        status = fill_slot(store, &configs[filled], slots[filled], err);
     }
     TL_POINT("catalogue.filled");
-    int status = tl_records_put_definitions(store, slots, count, true, err);
+    if (status == TL_OK)
+        status = tl_records_put_definitions(store, slots, count, true, err);
     if (status < 0) {
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < filled; i++)
             tl_shared_cold(store->shared, slots[i])->id = 0;
         return status;
     }
@@ -159,26 +233,6 @@ int tl_store_configure_partitions(tl_store *store, const uint32_t *slots, size_t
 
 /* --- dropping --- */
 
-static int unlink_each(void *context, const char *name) {
-    const int *directory = context;
-    (void)tl_os->unlink(*directory, name, false);
-    return 0;
-}
-
-static void remove_directory(tl_store *store, const char *name) {
-    int fd = tl_os->open(store->dir, name, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0)
-        return;
-    /* Deleting while listing may pass some over; what is left is tried again until a round finds nothing. */
-    for (int rounds = 0; rounds < 100; rounds++) {
-        (void)tl_os->list(fd, &fd, unlink_each);
-        TL_POINT("drop.emptied");
-        if (tl_os->unlink(store->dir, name, true) != -ENOTEMPTY)
-            break;
-    }
-    tl_os->close(fd);
-}
-
 void tl_partition_drop_directory(tl_store *store, uint32_t slot) {
     tl_cold *cold = tl_shared_cold(store->shared, slot);
     char gone[64];
@@ -186,38 +240,53 @@ void tl_partition_drop_directory(tl_store *store, uint32_t slot) {
     int status = tl_os->rename(store->dir, cold->directory, store->dir, gone);
     TL_POINT("drop.renamed");
     if (status == 0 || status == -ENOENT)
-        remove_directory(store, gone);
+        tl_catalogue_remove_directory(store, gone);
+}
+
+static int mark_dropped(tl_store *store, uint32_t slot, bool *marked, tl_error *err) {
+    tl_hot *hot = tl_shared_hot(store->shared, slot);
+    uint64_t id = __atomic_load_n(&hot->id, __ATOMIC_ACQUIRE);
+    if (id == 0 || (id & 1) != 0)
+        return TL_OK;
+    tl_partition *partition = NULL;
+    int status = tl_store_partition(store, slot, tl_shared_cold(store->shared, slot)->channel, &partition, err);
+    if (status < 0)
+        return status;
+    status = tl_partition_lock(partition, false, err); /* no writer is half way when its files go */
+    if (status == TL_OK || status == TL_EFAILED || status == TL_EDROPPED) {
+        __atomic_store_n(&hot->id, id | 1, __ATOMIC_SEQ_CST);
+        *marked = true;
+        if (status == TL_OK)
+            tl_partition_unlock(partition);
+        status = TL_OK;
+        TL_POINT("drop.marked");
+    }
+    tl_partition_release(partition);
+    return status;
 }
 
 int tl_store_drop_partitions(tl_store *store, const uint32_t *slots, size_t count, tl_error *err) {
     for (size_t i = 0; i < count; i++)
         if (slots[i] >= store->header->partitions)
             return tl_fail(err, TL_EINVAL, "there is no such partition slot", store->path, slots[i]);
+    bool *marked = tl_calloc(count + 1, sizeof *marked);
+    if (marked == NULL)
+        return tl_fail(err, TL_ENOMEM, "no memory to drop partitions", store->path, -1);
     int status = take_inner(store, err);
-    if (status < 0)
+    if (status < 0) {
+        tl_os->free(marked);
         return status;
-    for (size_t i = 0; i < count && status == TL_OK; i++) {
-        tl_partition *partition = NULL;
-        tl_hot *hot = tl_shared_hot(store->shared, slots[i]);
-        uint64_t id = __atomic_load_n(&hot->id, __ATOMIC_ACQUIRE);
-        if (id == 0 || (id & 1) != 0)
-            continue;
-        status = tl_store_partition(store, slots[i], tl_shared_cold(store->shared, slots[i])->channel, &partition, err);
-        if (status < 0)
-            break;
-        status = tl_partition_lock(partition, false, err); /* no writer is half way when its files go */
-        if (status == TL_OK || status == TL_EFAILED || status == TL_EDROPPED) {
-            __atomic_store_n(&hot->id, id | 1, __ATOMIC_SEQ_CST);
-            if (status == TL_OK)
-                tl_partition_unlock(partition);
-            status = TL_OK;
-            TL_POINT("drop.marked");
-        }
-        tl_partition_release(partition);
     }
+    for (size_t i = 0; i < count && status == TL_OK; i++)
+        status = mark_dropped(store, slots[i], &marked[i], err);
     if (status == TL_OK)
         status = tl_records_drop(store, slots, count, err);
     TL_POINT("drop.recorded");
+    /* Not recorded: they live on. A failed sync leaves it in doubt, and what may be gone after a power cut takes no more. */
+    for (size_t i = 0; i < count && status < 0 && status != TL_EFAILED; i++)
+        if (marked[i])
+            __atomic_fetch_and(&tl_shared_hot(store->shared, slots[i])->id, ~(uint64_t)1, __ATOMIC_SEQ_CST);
+    tl_os->free(marked);
     for (size_t i = 0; i < count && status == TL_OK; i++) {
         tl_partition_drop_directory(store, slots[i]);
         if (store->gate_exclusive) { /* nobody else can have a handle: the slot is free at once */

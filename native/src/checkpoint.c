@@ -27,6 +27,10 @@ int tl_checkpoint_load(const tl_checkpoint *c, void *context, tl_checkpoint_each
     return result;
 }
 
+bool tl_checkpoint_needs_recovery(const tl_checkpoint *c) {
+    return LOAD(c->words->generation) == 0 || (LOAD(c->words->state) & TL_CHECKPOINT_FAILED) != 0;
+}
+
 bool tl_checkpoint_is_filling(const tl_checkpoint *c) {
     unsigned slot = LOAD(c->words->generation) & 1;
     uint64_t allocated = (uint64_t)LOAD(c->words->allocated[slot]) * TL_CHECKPOINT_PAGE_BYTES;

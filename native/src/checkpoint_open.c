@@ -62,7 +62,7 @@ static int fill_new_files(tl_checkpoint *c, tl_error *err) {
     }
     int synced = result == TL_OK ? tl_os->fsync(c->dir) : 0;
     if (synced < 0)
-        return tl_fail_sys(err, synced, "the directory of a new checkpoint could not be synced", "");
+        return tl_fail_sys(err, synced, "the directory of a new checkpoint could not be synced", ".");
     if (result != TL_OK)
         return result;
     TL_POINT("checkpoint.create.allocated");
@@ -71,7 +71,7 @@ static int fill_new_files(tl_checkpoint *c, tl_error *err) {
                                 .snapshot_end = TL_CHECKPOINT_FIRST};
     int drawn = tl_os->random(&first.salt, sizeof first.salt);
     if (drawn < 0)
-        return tl_fail_sys(err, drawn, "the kernel gave no random bytes", "");
+        return tl_fail_sys(err, drawn, "the kernel gave no random bytes", "/dev/urandom");
     first.snapshot_chain = tl_checkpoint_chain_start(first.generation, first.salt);
     result = tl_checkpoint_write_header(c->fd[0], &first, err);
     if (result == TL_OK)

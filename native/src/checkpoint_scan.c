@@ -280,7 +280,7 @@ int tl_checkpoint_merge(tl_checkpoint_body *body, tl_error *err) {
     uint64_t seed;
     int result = tl_os->random(&seed, sizeof seed);
     if (result < 0)
-        return tl_fail_sys(err, result, "the kernel gave no random bytes", "");
+        return tl_fail_sys(err, result, "the kernel gave no random bytes", "/dev/urandom");
     size_t slots = 16;
     while (slots < 2 * body->records)
         slots *= 2;

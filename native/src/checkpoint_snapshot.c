@@ -97,7 +97,7 @@ static int write_snapshot(tl_checkpoint *c, const tl_checkpoint_body *body, uint
     tl_checkpoint_file file = {.name = tl_checkpoint_names[slot], .generation = generation};
     int result = tl_os->random(&file.salt, sizeof file.salt);
     if (result < 0)
-        return tl_fail_sys(err, result, "the kernel gave no random bytes", "");
+        return tl_fail_sys(err, result, "the kernel gave no random bytes", "/dev/urandom");
     uint64_t groups = body->live_bytes / (CHUNK_BYTES / 4) + 2; /* two neighbours fill one chunk */
     uint64_t need = TL_CHECKPOINT_FIRST + body->live_bytes + groups * TL_CHECKPOINT_GROUP_HEADER_BYTES;
     result = make_room(fd, slot, need, extra, &file.size_bytes, err);

@@ -24,9 +24,14 @@ static int check_filesystem(tl_store *store, tl_error *err) {
     return TL_OK;
 }
 
+/* A power cut while a store is made may take store.lock and leave what was made after it: that is still nobody else's. */
 static int has_entry(void *context, const char *name) {
+    static const char *const ours[] = {"shared", "shared.new", "checkpoint.a", "checkpoint.b", "offsets", "tidelog.json.new", "lost+found"};
     (void)context;
-    return strcmp(name, "lost+found") == 0 ? 0 : 1;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (strcmp(name, ours[i]) == 0)
+            return 0;
+    return 1;
 }
 
 int tl_directory_open(tl_store *store, tl_error *err) {

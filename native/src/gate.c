@@ -36,7 +36,8 @@ static bool same_place(const tl_identity *a, const tl_identity *b) {
  * prove that it never went away, and a bind mount reaches the same files under another mount id. */
 bool tl_shared_is_ready(tl_store *store) {
     const tl_shared_header *header = store->header;
-    if (__atomic_load_n(&header->ready_set, __ATOMIC_ACQUIRE) != 1 || !same_place(&header->ready, &store->identity))
+    uint32_t set = __atomic_load_n(&header->ready_set, __ATOMIC_ACQUIRE);
+    if ((set != TL_READY && !(set == TL_READY_ALONE && store->gate_exclusive)) || !same_place(&header->ready, &store->identity))
         return false;
     return !store->gate_exclusive || header->ready.mount == store->identity.mount;
 }
@@ -49,8 +50,11 @@ void tl_shared_unready(tl_store *store) {
 
 void tl_shared_set_ready(tl_store *store) {
     store->header->ready = store->identity;
-    __atomic_store_n(&store->header->ready_set, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&store->header->ready_set, TL_READY, __ATOMIC_RELEASE);
 }
+
+/* Of words that are ready. Whoever closes and dies leaves them to the next one that is alone. */
+void tl_shared_set_alone(tl_store *store) { __atomic_store_n(&store->header->ready_set, TL_READY_ALONE, __ATOMIC_SEQ_CST); }
 
 static int map_shared(tl_store *store, int fd, tl_error *err) {
     void *at = NULL;

@@ -136,6 +136,10 @@ int tl_directory_read_identity(tl_store *store, tl_error *err);          /* TL_E
 /* --- look.c --- */
 int tl_look_enter(tl_store *store, bool *live, tl_error *err);
 
+/* --- entry.c --- */
+int tl_entry_recover(tl_store *store, tl_recovery *recovery, tl_error *err);
+int tl_entry_join(tl_store *store, tl_error *err);
+
 /* --- gate.c: entering and leaving the directory --- */
 int tl_gate_enter(tl_store *store, bool *exclusive, tl_error *err);
 int tl_gate_take_slot(tl_store *store, tl_error *err);
@@ -147,6 +151,7 @@ int tl_shared_open(tl_store *store, tl_error *err);             /* maps it; TL_E
 bool tl_shared_is_ready(tl_store *store);
 void tl_shared_unready(tl_store *store);
 void tl_shared_set_ready(tl_store *store);
+void tl_shared_set_alone(tl_store *store);
 int tl_shared_grow(tl_store *store, uint32_t partitions, tl_error *err); /* allocates blocks; under the catalogue's inner lock */
 
 /* --- records.c: what the checkpoint holds --- */
@@ -167,7 +172,7 @@ int tl_records_put_clean(tl_store *store, bool clean, tl_error *err);       /* d
 int tl_records_put_definitions(tl_store *store, const uint32_t *slots, size_t count, bool with_lease, tl_error *err);
 int tl_records_drop(tl_store *store, const uint32_t *slots, size_t count, tl_error *err);
 int tl_records_put_states(tl_store *store, const uint32_t *slots, const tl_state *states, size_t count, tl_error *err);   /* not synced */
-int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, tl_error *err); /* durable */
+int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, int64_t first_base, tl_error *err); /* durable */
 int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *leases, size_t count, tl_error *err);   /* durable */
 int tl_records_put_offsets(tl_store *store, tl_error *err);                 /* what changed; not synced */
 int tl_records_sync(tl_store *store, tl_error *err);
@@ -195,12 +200,14 @@ int tl_seals_put(tl_partition *partition, uint32_t ordinal, const tl_seal *seal,
 int tl_seals_get(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err);
 
 /* --- append.c, roll.c, repair.c, sync.c, retain.c, recover.c, wait.c, housekeeper.c --- */
+extern const char tl_given_up[];                                            /* what is said of a partition with TL_UNRECOVERED */
 void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out);            /* the end slot that belongs to `tail` */
 bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out);                   /* without the lock; false: kept changing */
 int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err);
 void tl_partition_unlock(tl_partition *partition);
 int tl_partition_writer(tl_partition *partition, tl_error *err);            /* maps the active segment; under the lock */
 int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *err);     /* under the lock */
+int tl_partition_roll_early(tl_partition *partition, tl_error *err);                    /* under the lock; at the log end */
 void tl_segment_trim_files(tl_partition *partition, int64_t base_offset, const tl_seal *seal);
 int tl_partition_repair(tl_partition *partition, tl_error *err);            /* after taking the lock from a dead owner */
 int tl_partition_extend_lease(tl_partition *partition, tl_error *err);      /* under the lock */
@@ -210,9 +217,14 @@ int tl_partition_recover(tl_partition *partition, bool clean, tl_recovery *total
 int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err);
 void tl_partition_wake_sleepers(tl_partition *partition);
 int tl_partition_sync_flush(tl_partition *partition, tl_error *err);        /* everything up to the tail as it is now */
+int tl_partition_sync_indexes(tl_partition *partition, int64_t base_offset, tl_error *err); /* of a segment that is complete */
 /* What the checkpoint may hold once everything before *upto is synced; false: it kept changing. */
 bool tl_partition_capture(tl_partition *partition, tl_state *out);
 void tl_partition_drop_directory(tl_store *store, uint32_t slot);
+void tl_catalogue_remove_directory(tl_store *store, const char *name);
+/* Under the catalogue's inner lock, or alone: half creations are undone, half drops finished. */
+int tl_leftovers_finish(tl_store *store, tl_error *err);
+void tl_leftovers_sweep(tl_store *store);                                   /* alone: directories whose removal was cut short */
 int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32_t first_kept, tl_error *err);
 void tl_prefault_ask(tl_partition *partition, tl_segment *segment, uint32_t position);
 void tl_prefault_stop(tl_store *store);

@@ -325,7 +325,7 @@ int tl_offsets_open(int dir, int mode, tl_offsets **out, tl_error *err) {
         goto failed;
     rc = tl_os->random(&t->seed, sizeof t->seed);
     if (rc < 0) {
-        rc = tl_fail_sys(err, rc, "the kernel gives no random bytes", "");
+        rc = tl_fail_sys(err, rc, "the kernel gives no random bytes", "/dev/urandom");
         goto failed;
     }
     if (mode == TL_OFFSETS_RESET) {

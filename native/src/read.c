@@ -10,6 +10,8 @@
 
 #define TRY_MOST_BYTES (64u << 10)
 
+const char tl_given_up[] = "the partition could not be recovered: close the store everywhere and open it again, or run tidelog check --repair";
+
 void tl_chunk_clear(tl_chunk *chunk) { chunk->used = chunk->count = 0; }
 
 void tl_chunk_free(tl_chunk *chunk) {
@@ -51,6 +53,8 @@ int tl_partition_bounds(tl_partition *partition, tl_bounds *out, tl_error *err) 
         return tl_store_refuse(partition->store, err);
     if (__atomic_load_n(&hot->id, __ATOMIC_ACQUIRE) != partition->id)
         return tl_fail(err, TL_EDROPPED, "the channel was dropped", partition->cold->directory, -1);
+    if (TL_UNLIKELY((__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) & TL_UNRECOVERED) != 0)) /* its end is not known */
+        return tl_fail(err, TL_EFAILED, tl_given_up, partition->cold->directory, -1);
     if (!tl_end_at(hot, &out->tail, &end))
         return tl_fail(err, TL_ECORRUPT, "the shared words of a partition do not fit together", partition->cold->directory, -1);
     out->log_end = end.end_offset;

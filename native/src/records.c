@@ -16,7 +16,7 @@ typedef struct definition {
     char directory[264];
 } definition;
 
-typedef struct start { int64_t log_start; uint32_t first_ordinal, reserved; } start;
+typedef struct start { int64_t log_start; uint32_t first_ordinal, reserved; int64_t first_base; } start;
 typedef struct store_record { uint64_t next_id; uint32_t clean, reserved; } store_record;
 typedef struct offset_value { int64_t offset, time_ms; } offset_value;
 typedef struct offset_key { uint8_t channel[16]; uint32_t partition; char group[TL_OFFSETS_MAX_GROUP_BYTES]; } offset_key;
@@ -143,8 +143,8 @@ int tl_records_put_states(tl_store *store, const uint32_t *slots, const tl_state
     return status;
 }
 
-int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, tl_error *err) {
-    const start value = {log_start, first_ordinal, 0};
+int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, int64_t first_base, tl_error *err) {
+    const start value = {log_start, first_ordinal, 0, first_base};
     const tl_checkpoint_record record = {&slot, &value, sizeof value, 4, TL_RECORD_START, false};
     return put(store, &record, 1, true, err);
 }
@@ -315,9 +315,25 @@ static int load_one(void *context, uint16_t type, const void *key, uint16_t key_
     default:
         hot->log_start = u.start.log_start;
         hot->first_ordinal = u.start.first_ordinal;
+        hot->first_base = u.start.first_base;
         hot->saved_log_start = u.start.log_start;
         return TL_OK;
     }
+}
+
+/* Segments may have been deleted up to a place behind the recovery point: that was durable before the first of them went,
+ * so the log begins where the first one kept begins, and what it holds is for the scan to find out. */
+static int start_at_first_kept(loading *l, tl_hot *hot) {
+    if (hot->first_base < 0 || hot->first_ordinal == UINT32_MAX)
+        return damaged(l, "a log start in the checkpoint is impossible");
+    uint64_t place = tl_place(hot->first_ordinal, 0);
+    hot->tail = hot->reserve = hot->synced = hot->saved = place;
+    hot->end_a = (tl_end){.tail = place, .end_offset = hot->first_base, .max_timestamp_ms = -1};
+    hot->active_base[hot->first_ordinal & 1] = hot->first_base;
+    hot->index_entries = hot->time_entries = 0;
+    hot->bytes_since_entry = 0;
+    hot->time_max_ms = hot->time_max_offset = -1;
+    return TL_OK;
 }
 
 /* The merged state of the offsets comes back as it was saved, so nothing of it needs saving again. */
@@ -339,6 +355,8 @@ int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
         if (cold->id == 0) /* dropped: only its slot is left */
             memset(hot, 0, sizeof *hot);
         hot->lso = UINT64_MAX;
+        if (hot->first_ordinal > tl_place_ordinal(hot->tail) && (status = start_at_first_kept(&l, hot)) < 0)
+            return status;
         if (hot->saved == 0 && hot->end_a.end_offset == 0)
             hot->end_a.max_timestamp_ms = hot->time_max_ms = hot->time_max_offset = -1;
         if (cold->id >= store->header->next_id)

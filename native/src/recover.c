@@ -187,12 +187,14 @@ static bool scan_index(tl_index *index, tl_index_progress *progress, uint32_t po
 }
 
 /* Walks the active segment from its start: without CRCs to `trusted`, with them behind it. Rebuilds the running header
- * CRC and both indexes, and moves the tail to the end of what holds. */
+ * CRC and both indexes, and moves the tail to the end of what holds. Damage before the recovery point is not a torn tail:
+ * nothing is cut for it, the walk goes on where the checkpoint knows that a batch begins, and reads report it. */
 static int scan(tl_partition *partition, uint32_t trusted, tl_recovery *totals, tl_error *err) {
     tl_hot *hot = partition->hot;
     tl_segment *segment = partition->writer;
     uint32_t ordinal = segment->ordinal;
-    tl_end end = {.end_offset = segment->base_offset, .max_timestamp_ms = -1};
+    tl_end end = {.end_offset = segment->base_offset, .max_timestamp_ms = -1}, known;
+    tl_end_read(hot, hot->tail, &known);
     uint32_t position = 0;
     hot->index_entries = hot->time_entries = 0;
     tl_index index;
@@ -201,9 +203,22 @@ static int scan(tl_partition *partition, uint32_t trusted, tl_recovery *totals, 
     int status = tl_segment_index(partition, segment, &index, true, err);
     if (status < 0)
         return status;
+    if (trusted > segment->found_bytes) {
+        char path[360];
+        tl_segment_path(partition, segment->base_offset, ".log", path);
+        return tl_fail(err, TL_ECORRUPT, "a segment is shorter than what was synced of it", path, segment->found_bytes);
+    }
     while (position < segment->found_bytes) {
         tl_batch batch;
-        if (!scan_batch(segment, position, position < trusted, &end, &batch))
+        bool holds = scan_batch(segment, position, position < trusted, &end, &batch);
+        if (position < trusted && (!holds || batch.bytes > trusted - position ||
+                                   (batch.bytes == trusted - position && end.end_offset != known.end_offset))) {
+            position = trusted;
+            end = known;
+            totals->damaged_partitions++;
+            continue;
+        }
+        if (!holds)
             break;
         if (tl_index_full(&index)) {
             hot->index_entries = index.offset_count;
@@ -216,11 +231,6 @@ static int scan(tl_partition *partition, uint32_t trusted, tl_recovery *totals, 
         if (position >= trusted)
             totals->scanned_bytes += batch.bytes;
         position += batch.bytes;
-    }
-    if (position < trusted) {
-        char path[360];
-        tl_segment_path(partition, segment->base_offset, ".log", path);
-        return tl_fail(err, TL_ECORRUPT, "a batch before the recovery point is damaged", path, position);
     }
     end.tail = tl_place(ordinal, position);
     hot->end_a = end;
@@ -297,7 +307,8 @@ static int scan_all(tl_partition *partition, const listing *files, tl_recovery *
     return status < 0 ? tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory) : TL_OK;
 }
 
-/* [end, lease) may have been given out and lost: an empty batch takes these offsets for ever. */
+/* [end, lease) may have been given out and lost: an empty batch takes these offsets for ever. Also in a segment that is
+ * empty: were it to begin at the lease instead, the next recovery would look for it where its recovery point says. */
 static int fill(tl_partition *partition, tl_error *err) {
     tl_hot *hot = partition->hot;
     int64_t lease = hot->lease;
@@ -305,22 +316,6 @@ static int fill(tl_partition *partition, tl_error *err) {
     tl_end_read(hot, hot->tail, &end);
     if (lease <= end.end_offset || TL_BUG(OFFSET_REUSED_AFTER_CUT))
         return TL_OK;
-    if (tl_place_position(hot->tail) == 0) {
-        /* Nothing stands in the active segment (and perhaps no file): it simply begins at the lease. */
-        char path[360];
-        tl_segment_path(partition, hot->active_base[tl_place_ordinal(hot->tail) & 1], ".log", path);
-        tl_segment_release(partition->store, partition->writer);
-        partition->writer = NULL;
-        (void)tl_os->unlink(partition->store->dir, path, false);
-        hot->active_base[tl_place_ordinal(hot->tail) & 1] = lease;
-        hot->end_a = (tl_end){.tail = hot->tail, .end_offset = lease, .max_timestamp_ms = -1};
-        hot->end_b = (tl_end){0};
-        if (tl_place_ordinal(hot->tail) > 0) {
-            const tl_seal next = {.base_offset = lease, .max_timestamp_ms = -1};
-            return tl_seals_put(partition, tl_place_ordinal(hot->tail), &next, err);
-        }
-        return TL_OK;
-    }
     uint8_t batch[TL_BATCH_HEADER_BYTES];
     size_t bytes = tl_batch_encode_empty(batch, end.end_offset, lease - 1, &tl_batch_plain);
     const tl_append what = {.encoded = batch, .encoded_bytes = bytes, .count = (size_t)(lease - end.end_offset), .max_timestamp_ms = -1};
@@ -340,11 +335,9 @@ static int drop_below_start(tl_partition *partition, const listing *files, tl_er
     tl_hot *hot = partition->hot;
     if (hot->first_ordinal == 0)
         return TL_OK;
-    int64_t first_base = 0;
     if (hot->first_ordinal > tl_place_ordinal(hot->tail))
         return tl_fail(err, TL_ECORRUPT, "the first segment kept lies behind the tail", partition->cold->directory, -1);
-    int status = tl_segment_base(partition, hot->first_ordinal, &first_base, err);
-    for (size_t i = 0; status == TL_OK && i < files->count && files->bases[i] < first_base; i++) {
+    for (size_t i = 0; i < files->count && files->bases[i] < hot->first_base; i++) {
         static const char *const suffixes[] = {".log", ".index", ".timeindex"};
         for (int s = 0; s < 3; s++) {
             char path[360];
@@ -352,7 +345,7 @@ static int drop_below_start(tl_partition *partition, const listing *files, tl_er
             (void)tl_os->unlink(partition->store->dir, path, false);
         }
     }
-    return status;
+    return TL_OK;
 }
 
 int tl_partition_recover(tl_partition *partition, bool clean, tl_recovery *totals, tl_error *err) {
@@ -407,7 +400,8 @@ int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err) {
         tl_segment_trim_files(partition, base, &used);
         tl_segment_release(partition->store, partition->writer); /* what it knew of the file's length is over */
         partition->writer = NULL;
+        status = tl_partition_sync_indexes(partition, base, err); /* the next opener takes their counts from the checkpoint */
     }
     TL_POINT("close.trimmed");
-    return TL_OK;
+    return status;
 }

@@ -28,6 +28,35 @@ static void raise_log_start(tl_hot *hot, int64_t before) {
         continue;
 }
 
+/* The new start, on disk and then in the shared words. Not under the partition's lock, because writers do not wait for a
+ * disk here, but under the sync lock: of two deleters the second must not leave the lower start on disk, for segments that
+ * the first one removes. *first: the oldest segment there was. */
+static int move_start(tl_partition *partition, int64_t before, uint32_t first_kept, uint32_t *first, tl_error *err) {
+    tl_store *store = partition->store;
+    tl_hot *hot = partition->hot;
+    int status = tl_store_take(store, &hot->sync_lock, "a partition is being synced", err);
+    if (status < 0)
+        return status;
+    *first = __atomic_load_n(&hot->first_ordinal, __ATOMIC_ACQUIRE);
+    int64_t start = __atomic_load_n(&hot->log_start, __ATOMIC_ACQUIRE), base = 0;
+    uint32_t kept = first_kept > *first ? first_kept : *first;
+    status = tl_segment_base(partition, kept, &base, err);
+    if (status == TL_OK)
+        status = tl_records_put_start(store, partition->slot, before > start ? before : start, kept, base, err);
+    TL_POINT("retain.recorded");
+    if (status == TL_OK)
+        status = tl_partition_lock(partition, false, err);
+    if (status == TL_OK) {
+        raise_log_start(hot, before);
+        __atomic_store_n(&hot->first_base, base, __ATOMIC_RELAXED);
+        __atomic_store_n(&hot->first_ordinal, kept, __ATOMIC_RELEASE);
+        TL_POINT("retain.published");
+        tl_partition_unlock(partition);
+    }
+    tl_lock_release(&hot->sync_lock, store->me);
+    return status;
+}
+
 int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32_t first_kept, tl_error *err) {
     tl_hot *hot = partition->hot;
     uint32_t first = __atomic_load_n(&hot->first_ordinal, __ATOMIC_ACQUIRE);
@@ -41,17 +70,9 @@ int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32
         if (tl_seals_get(partition, ordinal, &seal, NULL) == TL_OK)
             remove_files(partition, seal.base_offset);
     }
-    /* Not under the partition's lock: writers do not wait for a disk here. Two deleters at once may leave the lower start
-     * on disk; recovery then finds the segments gone and starts at the first one there is. */
-    int status = tl_records_put_start(partition->store, partition->slot, before, first_kept > first ? first_kept : first, err);
-    if (status < 0 || (status = tl_partition_lock(partition, false, err)) < 0)
+    int status = move_start(partition, before, first_kept, &first, err);
+    if (status < 0)
         return status;
-    first = hot->first_ordinal;
-    raise_log_start(hot, before);
-    if (first_kept > first)
-        __atomic_store_n(&hot->first_ordinal, first_kept, __ATOMIC_RELEASE);
-    TL_POINT("retain.published");
-    tl_partition_unlock(partition);
     int removed = 0;
     for (uint32_t ordinal = first; ordinal < first_kept; ordinal++) {
         tl_seal seal;
@@ -83,7 +104,7 @@ int tl_partition_trim(tl_partition *partition, int64_t before, tl_error *err) {
         tl_end end;
         tl_end_read(hot, hot->tail, &end);
         if (end.end_offset == before && tl_place_position(hot->tail) > 0)
-            status = tl_partition_roll(partition, before, err);
+            status = tl_partition_roll_early(partition, err);
         tl_partition_unlock(partition);
         if (status < 0)
             return status;
@@ -116,9 +137,7 @@ static int roll_if_old(tl_partition *partition, int64_t now_ms, tl_error *err) {
     if (status < 0)
         return status;
     if (tl_place_position(hot->tail) > 0 && now_ms - (int64_t)hot->segment_created_ms >= most) {
-        tl_end end;
-        tl_end_read(hot, hot->tail, &end);
-        status = tl_partition_roll(partition, end.end_offset, err);
+        status = tl_partition_roll_early(partition, err);
         TL_POINT("retain.rolled_old");
     }
     tl_partition_unlock(partition);
@@ -193,7 +212,7 @@ int tl_partition_describe(tl_partition *partition, tl_partition_info *out, tl_er
     out->max_timestamp_ms = end.max_timestamp_ms;
     out->lease = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED);
     out->synced = __atomic_load_n(&hot->synced, __ATOMIC_ACQUIRE);
-    out->failed = (int)__atomic_load_n(&hot->failed, __ATOMIC_RELAXED);
+    out->failed = (int)(__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) & ~TL_UNRECOVERED);
     out->first_ordinal = __atomic_load_n(&hot->first_ordinal, __ATOMIC_ACQUIRE);
     uint32_t active = tl_place_ordinal(bounds.tail);
     bool has_active = tl_place_position(bounds.tail) > 0;

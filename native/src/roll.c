@@ -130,6 +130,16 @@ int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *er
     return TL_OK;
 }
 
+/* Before the segment is full. A partition nobody has written to since it was closed has no lease; recovery would pass it
+ * over and not see the segment that begins here. */
+int tl_partition_roll_early(tl_partition *partition, tl_error *err) {
+    tl_hot *hot = partition->hot;
+    tl_end end;
+    tl_end_read(hot, hot->tail, &end);
+    int status = hot->lease <= end.end_offset ? tl_partition_extend_lease(partition, err) : TL_OK;
+    return status < 0 ? status : tl_partition_roll(partition, end.end_offset, err);
+}
+
 /* Rebuilds counts and progress of the active segment's indexes from its last genuine entry, or from its start. */
 static int repair_index(tl_partition *partition, tl_error *err) {
     tl_hot *hot = partition->hot;
@@ -192,6 +202,9 @@ int tl_partition_repair(tl_partition *partition, tl_error *err) {
         hot->index_entries = hot->time_entries = 0;
         hot->bytes_since_entry = 0;
         hot->time_max_ms = hot->time_max_offset = -1;
+        tl_seal seal;
+        if (tl_place_ordinal(tail) > 0 && tl_seals_get(partition, tl_place_ordinal(tail) - 1, &seal, NULL) == TL_OK && seal.length > 0)
+            tl_segment_trim_files(partition, seal.base_offset, &seal); /* a roll that went no further than the tail */
         char path[360];
         tl_segment_path(partition, base, ".log", path);
         int fd = tl_os->open(store->dir, path, O_RDONLY, 0);

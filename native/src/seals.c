@@ -33,6 +33,19 @@ static bool header_ok(const uint8_t *header) {
     return memcmp(header, wanted, TL_SEALS_HEADER) == 0;
 }
 
+/* Whoever made the file died, or failed, before its header was whole: each byte is the right one or still zero. Entries
+ * carry their own CRCs and need no header to be told from garbage. */
+static bool header_unfinished(int fd) {
+    uint8_t wanted[TL_SEALS_HEADER], there[TL_SEALS_HEADER];
+    put_header(wanted);
+    if (tl_os->pread(fd, there, sizeof there, 0) != sizeof there)
+        return false;
+    for (size_t i = 0; i < sizeof there; i++)
+        if (there[i] != 0 && there[i] != wanted[i])
+            return false;
+    return memcmp(there, wanted, sizeof there) != 0;
+}
+
 /* Opens, if need be creates, checks and maps. The partition's mutex is held. */
 static int map_locked(tl_partition *partition, bool create, tl_error *err) {
     tl_store *store = partition->store;
@@ -49,15 +62,16 @@ static int map_locked(tl_partition *partition, bool create, tl_error *err) {
         tl_os->close(fd);
         return tl_fail_sys(err, status, "the file of seals cannot be looked at", path);
     }
-    if (stat.size_bytes < TL_PAGE && create) {
+    bool fresh = stat.size_bytes < TL_PAGE;
+    if (create && (fresh || header_unfinished(fd))) {
         uint8_t header[TL_SEALS_HEADER];
         put_header(header);
-        status = tl_os->fallocate(fd, 0, TL_PAGE);
+        status = fresh ? tl_os->fallocate(fd, 0, TL_PAGE) : 0;
         if (status == 0) {
             int64_t written = tl_os->pwrite(fd, header, sizeof header, 0);
             status = written < 0 ? (int)written : 0;
         }
-        stat.size_bytes = TL_PAGE;
+        stat.size_bytes = fresh ? TL_PAGE : stat.size_bytes;
     }
     if (status < 0) {
         tl_os->close(fd);

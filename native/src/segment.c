@@ -107,6 +107,14 @@ static int make_directory(tl_partition *partition, tl_error *err) {
     return TL_OK;
 }
 
+/* Nothing is written to a segment before the tail points into it, so a file that holds nothing was left by a roll that
+ * did not get so far (and whose unlink failed too). */
+static bool is_blank(int fd) {
+    uint8_t header[TL_BATCH_HEADER_BYTES], none[TL_BATCH_HEADER_BYTES] = {0};
+    int64_t got = tl_os->pread(fd, header, sizeof header, 0);
+    return got >= 0 && memcmp(header, none, (size_t)got) == 0 && !TL_BUG(STRAY_SEGMENT_KEPT);
+}
+
 int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err) {
     tl_store *store = partition->store;
     char path[360], temporary[360];
@@ -120,8 +128,13 @@ int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_of
         goto failed;
     fd = tl_os->open(store->dir, path, O_RDONLY, 0);
     if (fd >= 0) {
-        status = tl_fail(err, TL_ECORRUPT, "a file stands where the next segment must go", path, -1);
-        goto failed;
+        bool blank = is_blank(fd);
+        tl_os->close(fd);
+        fd = -1;
+        if (!blank) {
+            status = tl_fail(err, TL_ECORRUPT, "a file stands where the next segment must go", path, -1);
+            goto failed;
+        }
     }
     fd = tl_os->open(store->dir, temporary, O_RDWR | O_CREAT | O_TRUNC, TL_FILE_MODE);
     if (fd == -ENOENT && (status = make_directory(partition, err)) == TL_OK)

@@ -122,180 +122,13 @@ static tl_store *store_new(const char *path, const tl_store_options *options) {
     store->options = *options;
     store->refs = 1;
     store->dir = store->lock_fd = -1;
-    store->checkpoint.fd[0] = store->checkpoint.fd[1] = -1;
+    store->checkpoint.fd[0] = store->checkpoint.fd[1] = store->checkpoint.snapshot_fd[0] = store->checkpoint.snapshot_fd[1] = -1;
     store->liveness.alive = owner_alive;
     store->fork_generation = __atomic_load_n(&tl_fork_generation, __ATOMIC_RELAXED);
     pthread_mutex_init(&store->mutex, NULL);
     pthread_mutex_init(&store->catalogue, NULL);
     pthread_mutex_init(&store->housekeeping, NULL);
     return store;
-}
-
-/* --- recovery; the gate is held alone --- */
-
-/* Every process is gone, and the page cache is the one they wrote to: the words are the truth. */
-static int recover_same_boot(tl_store *store, tl_recovery *recovery, tl_error *err) {
-    tl_shared_header *header = store->header;
-    recovery->same_boot = true;
-    header->catalogue_lock = header->checkpoint_lock = header->checkpoint_sync_lock = 0;
-    int status = tl_checkpoint_open(&store->checkpoint, store->dir, &header->checkpoint, err);
-    if (status == TL_OK)
-        status = tl_offsets_open(store->dir, TL_OFFSETS_OPEN, &store->offsets, err);
-    if (status < 0)
-        return status;
-    for (uint32_t slot = 0; slot < header->partitions; slot++) {
-        tl_hot *hot = tl_shared_hot(store->shared, slot);
-        tl_cold *cold = tl_shared_cold(store->shared, slot);
-        hot->sleepers = 0;
-        hot->sync_waiters = 0;
-        hot->sync_lock = 0; /* `syncing` stays: the next leader must know that one died */
-        if (hot->id == 0 || (hot->id & 1) != 0) {
-            hot->lock = 0;
-            continue;
-        }
-        recovery->partitions++;
-        if (hot->lock == 0 && hot->reserve == hot->tail)
-            continue;
-        recovery->repaired_locks++;
-        hot->lock = store->me;
-        tl_partition *partition = NULL;
-        tl_error inner = {0};
-        status = tl_store_partition(store, slot, cold->channel, &partition, &inner);
-        if (status == TL_OK) {
-            status = tl_partition_repair(partition, &inner);
-            tl_partition_release(partition);
-        }
-        if (status < 0) { /* this partition alone is out of order; opening again, or `check --repair`, tries again */
-            recovery->failed_partitions++;
-            hot->failed = inner.sys_errno != 0 ? (uint32_t)inner.sys_errno : EIO;
-        }
-        hot->lock = 0;
-    }
-    return TL_OK;
-}
-
-static int recover_from_disk(tl_store *store, bool fresh, tl_recovery *recovery, tl_error *err) {
-    int status = tl_shared_create(store, err);
-    if (status < 0)
-        return status;
-    tl_shared_header *header = store->header;
-    store->me = tl_owner_make(0, 1); /* until a slot is taken; nobody else is here */
-    TL_POINT("recover.shared_created");
-    if (fresh)
-        status = tl_checkpoint_create(&store->checkpoint, store->dir, TL_FILE_MODE, &header->checkpoint, err);
-    if (!fresh || status == TL_EEXIST) {
-        status = tl_checkpoint_open(&store->checkpoint, store->dir, &header->checkpoint, err);
-        if (status == TL_OK)
-            status = tl_checkpoint_recover(&store->checkpoint, err);
-    }
-    if (status == TL_OK)
-        status = tl_offsets_open(store->dir, TL_OFFSETS_RESET, &store->offsets, err);
-    bool clean = false;
-    if (status == TL_OK)
-        status = tl_records_load(store, &clean, err);
-    if (status < 0)
-        return status;
-    TL_POINT("recover.loaded");
-    recovery->clean = clean;
-    recovery->created = fresh;
-    return TL_OK;
-}
-
-/* After a slot was taken: what needs an owner. */
-static int recover_partitions(tl_store *store, tl_recovery *recovery, tl_error *err) {
-    tl_shared_header *header = store->header;
-    uint32_t count = header->partitions, leased = 0;
-    uint32_t *slots = tl_calloc(count + 1, sizeof *slots);
-    int64_t *leases = tl_calloc(count + 1, sizeof *leases);
-    int status = TL_OK;
-    if (slots == NULL || leases == NULL) {
-        status = tl_fail(err, TL_ENOMEM, "no memory to recover partitions", "", -1);
-        goto out;
-    }
-    for (uint32_t slot = 0; slot < count; slot++) {
-        tl_hot *hot = tl_shared_hot(store->shared, slot);
-        if (hot->id == 0)
-            continue;
-        recovery->partitions++;
-        tl_partition *partition = NULL;
-        status = tl_store_partition(store, slot, tl_shared_cold(store->shared, slot)->channel, &partition, err);
-        if (status < 0)
-            goto out;
-        tl_error inner = {0};
-        int recovered = tl_partition_recover(partition, recovery->clean, recovery, &inner);
-        if (recovered == TL_ENOMEM || recovered == TL_ENOSPC) {
-            if (err != NULL)
-                *err = inner;
-            status = recovered;
-        } else if (recovered < 0) { /* damage in one partition keeps nobody from the others */
-            recovery->failed_partitions++;
-            hot->failed = inner.sys_errno != 0 ? (uint32_t)inner.sys_errno : EIO;
-        } else if (recovered == 1) {
-            tl_end end;
-            tl_end_read(hot, hot->tail, &end);
-            slots[leased] = slot;
-            leases[leased++] = end.end_offset + TL_LEASE;
-        }
-        tl_partition_release(partition);
-        if (status < 0)
-            goto out;
-        TL_POINT("recover.partition");
-    }
-    status = tl_records_put_lease(store, slots, leases, leased, err);
-    for (uint32_t i = 0; status == TL_OK && i < leased; i++)
-        tl_shared_hot(store->shared, slots[i])->lease = leases[i];
-    TL_POINT("recover.leased");
-    /* Before the first append: from here on a power cut needs the scan. */
-    if (status == TL_OK && (recovery->clean || recovery->created) && !TL_BUG(CLEAN_MARK_KEPT))
-        status = tl_records_put_clean(store, false, err);
-    TL_POINT("recover.unclean_marked");
-out:
-    tl_os->free(slots);
-    tl_os->free(leases);
-    return status;
-}
-
-static int recover(tl_store *store, tl_recovery *recovery, tl_error *err) {
-    int known = tl_directory_read_identity(store, err);
-    if (known < 0 && known != TL_ENOTFOUND)
-        return known;
-    if (known == TL_ENOTFOUND && !store->options.create)
-        return tl_fail(err, TL_ENOTFOUND, "there is no store here", store->path, -1);
-    bool warm = known == TL_OK && tl_shared_open(store, NULL) == TL_OK && tl_shared_is_ready(store);
-    int status = TL_OK;
-    if (!warm)
-        status = recover_from_disk(store, known == TL_ENOTFOUND, recovery, err);
-    if (status < 0)
-        return status;
-    if (TL_BUG(READY_STORED_FIRST))
-        tl_shared_set_ready(store);
-    else
-        tl_shared_unready(store); /* whoever comes after our death starts over */
-    TL_POINT("recover.unready");
-    status = tl_gate_take_slot(store, err);
-    if (status < 0)
-        return status;
-    __atomic_store_n(&store->open, 1, __ATOMIC_SEQ_CST);
-    status = warm ? recover_same_boot(store, recovery, err) : recover_partitions(store, recovery, err);
-    if (status == TL_OK && known == TL_ENOTFOUND)
-        status = tl_directory_write_identity(store, err);
-    return status;
-}
-
-static int join(tl_store *store, tl_error *err) {
-    int status = tl_gate_take_slot(store, err);
-    if (status == TL_OK)
-        status = tl_checkpoint_open(&store->checkpoint, store->dir, &store->header->checkpoint, err);
-    if (status == TL_OK)
-        status = tl_offsets_open(store->dir, TL_OFFSETS_OPEN, &store->offsets, err);
-    if (status < 0)
-        return status;
-    uint64_t seen = __atomic_load_n(&store->header->flush_interval_ms, __ATOMIC_RELAXED);
-    uint64_t ours = (uint64_t)store->options.flush_interval_ms;
-    while (ours < seen && !__atomic_compare_exchange_n(&store->header->flush_interval_ms, &seen, ours, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        continue;
-    __atomic_store_n(&store->open, 1, __ATOMIC_SEQ_CST);
-    return TL_OK;
 }
 
 /* --- open and close --- */
@@ -343,10 +176,14 @@ static int open_locked(const char *path, const tl_store_options *options, tl_sto
     else if (status == TL_OK)
         status = tl_gate_enter(store, &exclusive, err);
     if (status == TL_OK && live)
-        status = exclusive ? recover(store, recovery, err) : join(store, err);
+        status = exclusive ? tl_entry_recover(store, recovery, err) : tl_entry_join(store, err);
+    if (status == TL_OK && !exclusive && !options->no_housekeeper && !options->look)
+        status = tl_housekeeper_start(store, err);
     if (status < 0) {
         __atomic_store_n(&store->open, 0, __ATOMIC_SEQ_CST);
         let_go(store);
+        if (store->shared != NULL && !store->private_words)
+            tl_os->unmap(store->shared, TL_SHARED_BYTES); /* nobody ever had a handle that could sleep on a word in it */
         tl_store_free(store);
         return status;
     }
@@ -355,8 +192,6 @@ static int open_locked(const char *path, const tl_store_options *options, tl_sto
     registry = store;
     *out = store;
     *state = exclusive ? TL_STORE_RECOVERED : TL_STORE_JOINED;
-    if (!exclusive && !options->no_housekeeper && !options->look)
-        return tl_housekeeper_start(store, err);
     return TL_OK;
 }
 
@@ -418,11 +253,64 @@ static int sync_offsets_file(tl_store *store, tl_error *err) {
     return status < 0 ? tl_fail_sys(err, status, "the table of offsets cannot be synced", TL_OFFSETS_FILE) : TL_OK;
 }
 
+static void keep_first(int status, const tl_error *inner, int *kept, tl_error *err) {
+    if (status < 0 && *kept == TL_OK) {
+        *kept = status;
+        if (err != NULL)
+            *err = *inner;
+    }
+}
+
+/* Everything to the disk, nothing given up: when this fails the shared words stay the truth of this boot, among them
+ * committed offsets that no checkpoint has and a sync that failed. */
+static int flush_all(tl_store *store, tl_error *err) {
+    int kept = TL_OK;
+    tl_error inner = {0};
+    for (uint32_t slot = 0; slot < store->header->partitions; slot++) {
+        tl_cold *cold = tl_shared_cold(store->shared, slot);
+        tl_hot *hot = tl_shared_hot(store->shared, slot);
+        if (hot->id == 0 || (hot->id & 1) != 0 || (hot->failed & TL_UNRECOVERED) != 0)
+            continue;
+        tl_partition *partition = NULL;
+        int status = TL_OK;
+        if (hot->failed != 0) {
+            status = tl_fail(&inner, TL_EFAILED, "a partition has failed, so the store stays marked as not closed cleanly", cold->directory, -1);
+            inner.sys_errno = (int)hot->failed;
+        } else if (hot->synced != hot->tail && !TL_BUG(CHECKPOINT_BEFORE_LOG_SYNC)) {
+            status = tl_store_partition(store, slot, cold->channel, &partition, &inner);
+            if (status == TL_OK)
+                status = tl_partition_sync(partition, hot->tail, -1, &inner);
+            tl_partition_release(partition);
+        }
+        keep_first(status, &inner, &kept, err); /* and on to the others */
+    }
+    keep_first(tl_records_put_offsets(store, &inner), &inner, &kept, err);
+    keep_first(tl_records_sync(store, &inner), &inner, &kept, err);
+    return kept;
+}
+
+/* A writer died and nobody has wanted its lock since. */
+static int repair_dead(tl_store *store, uint32_t slot, tl_error *err) {
+    tl_partition *partition = NULL;
+    int status = tl_store_partition(store, slot, tl_shared_cold(store->shared, slot)->channel, &partition, err);
+    if (status < 0)
+        return status;
+    status = tl_partition_lock(partition, false, err);
+    if (status == TL_OK)
+        tl_partition_unlock(partition);
+    tl_partition_release(partition);
+    return status;
+}
+
 /* The gate is ours alone and nobody will come. A failure leaves an unclean store, which loses nothing but time. */
 static int close_cleanly(tl_store *store, tl_error *err) {
     tl_shared_header *header = store->header;
     TL_POINT("close.begin");
-    tl_shared_unready(store);
+    int flushed = flush_all(store, err);
+    if (flushed < 0)
+        return flushed;
+    tl_shared_set_alone(store);
+    TL_POINT("close.alone");
     uint32_t count = header->partitions, used = 0;
     uint32_t *slots = tl_calloc(count + 1, sizeof *slots);
     int64_t *leases = tl_calloc(count + 1, sizeof *leases);
@@ -432,6 +320,8 @@ static int close_cleanly(tl_store *store, tl_error *err) {
         tl_hot *hot = tl_shared_hot(store->shared, slot);
         if (hot->id == 0 || (hot->id & 1) != 0)
             continue;
+        if (hot->lock != 0 && (status = repair_dead(store, slot, err)) < 0)
+            break;
         tl_end end;
         tl_end_read(hot, hot->tail, &end);
         if (hot->tail == hot->saved && hot->synced == hot->tail && hot->lease == end.end_offset && hot->failed == 0)
@@ -446,6 +336,9 @@ static int close_cleanly(tl_store *store, tl_error *err) {
         tl_partition_release(partition);
         TL_POINT("close.partition");
     }
+    /* First in the words: if we die now, whoever goes on from them asks for a lease before it gives an offset out. */
+    for (uint32_t i = 0; status == TL_OK && i < used; i++)
+        tl_shared_hot(store->shared, slots[i])->lease = leases[i];
     if (status == TL_OK)
         status = tl_records_put_states(store, slots, states, used, err);
     if (status == TL_OK)
@@ -458,6 +351,8 @@ static int close_cleanly(tl_store *store, tl_error *err) {
     if (status == TL_OK)
         status = tl_records_put_clean(store, true, err);
     TL_POINT("close.clean");
+    if (status == TL_OK)
+        tl_shared_unready(store);
     tl_os->free(slots);
     tl_os->free(leases);
     tl_os->free(states);

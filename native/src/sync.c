@@ -23,7 +23,7 @@ bool tl_partition_is_synced(const tl_partition *partition, uint64_t tail) {
 static const uint32_t *synced_futex(tl_hot *hot) { return (const uint32_t *)(const void *)&hot->synced; }
 
 static int failed_error(tl_partition *partition, tl_error *err) {
-    int number = (int)__atomic_load_n(&partition->hot->failed, __ATOMIC_RELAXED);
+    int number = (int)(__atomic_load_n(&partition->hot->failed, __ATOMIC_RELAXED) & ~TL_UNRECOVERED);
     tl_fail(err, TL_EFAILED, "a sync of the partition failed", partition->cold->directory, -1);
     if (err != NULL)
         err->sys_errno = number;
@@ -121,6 +121,19 @@ static int dirty_again(tl_partition *partition, uint64_t from, uint64_t until, t
     return TL_OK;
 }
 
+/* A seal promises so many entries, and nobody scans a segment that lies before the recovery point. */
+int tl_partition_sync_indexes(tl_partition *partition, int64_t base_offset, tl_error *err) {
+    static const char *const suffixes[] = {".index", ".timeindex"};
+    for (int i = 0; i < 2; i++) {
+        char path[360];
+        tl_segment_path(partition, base_offset, suffixes[i], path);
+        int status = sync_path(partition, path, false, false, 0, err);
+        if (status < 0 && status != TL_ENOTFOUND)
+            return status;
+    }
+    return TL_OK;
+}
+
 static int sync_directory(tl_partition *partition, uint64_t tail, tl_error *err) {
     uint64_t wanted = tl_place(tl_place_ordinal(tail), 1);
     if (partition->directory_synced >= wanted || TL_BUG(DIRECTORY_NOT_SYNCED))
@@ -182,6 +195,8 @@ static int lead(tl_partition *partition, tl_error *err) {
             bool deleted = ordinal < __atomic_load_n(&hot->first_ordinal, __ATOMIC_ACQUIRE);
             status = deleted ? TL_OK : tl_fail(err, TL_ECORRUPT, "a segment is missing", path, -1);
         }
+        if (status == TL_OK && !newest)
+            status = tl_partition_sync_indexes(partition, base, err);
         TL_POINT("sync.segment");
     }
     if (status == TL_OK)

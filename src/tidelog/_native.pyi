@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import GenericAlias
-from typing import Any, Final, Generic, NamedTuple, TypeVar, final, overload
+from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,9 @@ class Message(Generic[_T_co]):
     @property
     def kind(self) -> str: ...
 
+@disjoint_base
 class Batch(Sequence[Message[_T]], Generic[_T]):
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     @property
     def values(self) -> Any: ...
     @property
@@ -132,7 +134,9 @@ class Channelled:
 class Store:
     """One reference on the native store of a directory. Every blocking call releases the GIL."""
 
-    def __init__(self, path: str, /, *, flush_interval_ms: int, lock_timeout_ms: int, create: bool) -> None: ...
+    def __init__(
+        self, path: str, /, *, flush_interval_ms: int, lock_timeout_ms: int, create: bool, look: bool = False
+    ) -> None: ...
     @property
     def path(self) -> str: ...
     @property
@@ -188,7 +192,9 @@ class Store:
         """The committed offset, None if there is none."""
     def offsets(self) -> list[tuple[str, bytes, int, int, int, int]]:
         """(group, channel id, partition, offset or -1, commit time ms, pid of the live owner or 0) of every slot."""
-    def set_offset(self, group: str, channel_id: bytes, partition: int, offset: int, /, *, force: bool = False) -> None: ...
+    def set_offset(
+        self, group: str, channel_id: bytes, partition: int, offset: int, /, *, force: bool = False
+    ) -> None: ...
     def forget_channel(self, channel_id: bytes, /) -> None: ...
     def forget_group(self, group: str, /) -> None: ...
 
@@ -204,8 +210,12 @@ class Partition:
     def sync(self, tail: int | None = None, timeout: float | None = None, /) -> None: ...
     def trim(self, before: int, /) -> None: ...
     def retain(self, now_ms: int, /) -> int: ...
-    def find(self, timestamps_ms: NDArray[np.int64], decompress: Callable[[int, bytes], bytes], /) -> NDArray[np.int64]: ...
-    def read_at(self, offsets: NDArray[np.int64], shared: Channelled, number: int, /, *, uncommitted: bool = False) -> Batch[Any]: ...
+    def find(
+        self, timestamps_ms: NDArray[np.int64], decompress: Callable[[int, bytes], bytes], /
+    ) -> NDArray[np.int64]: ...
+    def read_at(
+        self, offsets: NDArray[np.int64], shared: Channelled, number: int, /, *, uncommitted: bool = False
+    ) -> Batch[Any]: ...
     def describe(self) -> dict[str, int]: ...
     def check(
         self,
@@ -214,7 +224,7 @@ class Partition:
         /,
     ) -> int: ...
 
-@final
+@disjoint_base
 class Receipt:
     """What `send` answers: where the message went. Complete on return in the embedded engine."""
 
@@ -268,7 +278,6 @@ class Sender:
         timestamp: Any = None,
     ) -> Receipt: ...
 
-@disjoint_base
 class Reader:
     """Reads partitions of one or more channels in turn, and holds their leases and committed offsets. Not thread-safe:
     a second thread inside raises. Consumer derives from it."""

@@ -40,6 +40,7 @@ BATCH_BYTES = 1 << 20
 """A gathered batch goes out when it is this large, whatever the clock says."""
 ACKS = ("written", "synced")
 _IDLE_SECONDS = 0.05  # how long the clock's thread stays after the last message
+_SLICE_SECONDS = 0.05  # how often it looks whether the program is ending
 
 
 class Channelish(Protocol[T_co]):
@@ -301,23 +302,24 @@ class Producer:
         """The clock's thread: sends what has lingered long enough, and ends when nothing came for a while."""
         idle_since = time.monotonic()
         while True:
-            due = []
             with self._lock:
                 now = time.monotonic()
-                for channel, gathered in self._gathered.items():
-                    if any(batch.due <= now for batch in gathered.batches.values()):
-                        due.append(channel)
+                first = {
+                    channel: min(batch.due for batch in gathered.batches.values())
+                    for channel, gathered in self._gathered.items()
+                }
+                if first:
+                    idle_since = now
+                if self._closed or now - idle_since > _IDLE_SECONDS:  # `close` sends what is left itself
+                    self._clock = None
+                    return
+                # Once the main thread has ended, the program waits for this one alone: nothing lingers any more.
+                ending = not threading.main_thread().is_alive()
+                due = [channel for channel, moment in first.items() if ending or moment <= now]
                 if not due:
-                    waiting = [batch.due for gathered in self._gathered.values() for batch in gathered.batches.values()]
-                    if waiting:
-                        idle_since = now
-                    elif self._closed or now - idle_since > _IDLE_SECONDS:
-                        self._clock = None
-                        return
-                    self._lock.wait(min(waiting) - now if waiting else _IDLE_SECONDS)
+                    self._lock.wait(min([_SLICE_SECONDS, *(moment - now for moment in first.values())]))
             for channel in due:
                 self._send_gathered(channel)
-                idle_since = time.monotonic()
 
 
 class _Message:

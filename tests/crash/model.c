@@ -88,6 +88,8 @@ void model_doing(const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(m->doing, sizeof m->doing, format, arguments);
     va_end(arguments);
+    if (m->loud)
+        fprintf(stderr, "  %s\n", m->doing);
 }
 
 void model_expect_ok(int status, const tl_error *err, const char *what) {

@@ -21,7 +21,9 @@ typedef struct model_message {
     uint8_t state, has_key;
 } model_message;
 
-enum partition_state { PARTITION_NONE, PARTITION_CREATING, PARTITION_LIVE, PARTITION_DROPPING, PARTITION_DROPPED };
+/* VANISHING: a drop that nobody acknowledged is seen by survivors; a power cut may still undo it, a call that takes the
+ * catalogue's lock over finishes it. */
+enum partition_state { PARTITION_NONE, PARTITION_CREATING, PARTITION_LIVE, PARTITION_DROPPING, PARTITION_VANISHING, PARTITION_DROPPED };
 
 /* values[0, asked) were asked for, in this order; the one at `acked` was the last acknowledged, at `synced` the last that
  * was made durable. -1: none. */
@@ -57,10 +59,10 @@ typedef struct model {
     char point[48];                     /* where the running child dies; "": nowhere */
     uint64_t nth, tears;                /* tears: seed for a death in the middle of a copy, 0: none */
     char doing[160];                    /* for the report of a failure */
-    bool killed;
+    bool killed, loud;
     uint32_t point_count;
     model_point points[MODEL_POINTS];
-    uint64_t verified, messages_verified;
+    uint64_t children, verified, messages_verified;
     model_partition partition[MODEL_PARTITIONS];
 } model;
 
@@ -83,7 +85,6 @@ __attribute__((format(printf, 1, 2))) void model_doing(const char *format, ...);
 void model_expect_ok(int status, const tl_error *err, const char *what);
 
 /* work.c */
-enum { WORK_DIE = 1, WORK_CLOSE = 2 };
 tl_store *work_open(int *state);
 void work_run(tl_store *store, uint64_t seed, uint32_t operations);
 void work_append_one(tl_store *store, model_partition *p);

@@ -20,7 +20,6 @@ static void one(const work *w, const fault_kind *kind, bool forever, uint64_t nt
     snprintf(run.path, sizeof run.path, "%s/store", base);
     alarm(SECONDS);
     int descriptors = kit_open_descriptors();
-    run.ledger.start_in_doubt = -1;
     run_prepare(w);
     fault = (fault_plan){.kind = kind, .armed = true, .forever = forever, .nth = nth};
     w->act();

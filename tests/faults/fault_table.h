@@ -52,7 +52,6 @@ typedef struct fault_plan {
     bool armed, forever;
     uint64_t nth, seen, fired;
     uint32_t fired_calls;               /* bits of what fired since the caller cleared it */
-    bool fired_sync_of_partition;
     int number;                         /* the errno that the last one returned */
     char last[160];
 } fault_plan;
@@ -78,8 +77,6 @@ static inline bool fault_strikes(enum fault_call call, const char *path) {
         fault.number = EFAULT;
     if (call == CALL_LOCK)
         fault.number = ENOLCK;
-    if ((call == CALL_FDATASYNC || call == CALL_FSYNC) && (strncmp(path, "orders", 6) == 0))
-        fault.fired_sync_of_partition = true;
     snprintf(fault.last, sizeof fault.last, "%s(%s)", fault_call_names[call], path);
     return true;
 }

@@ -25,6 +25,7 @@ typedef struct run_state {
     bool checkpoint_failed;             /* a sync of the checkpoint failed: no change is taken until all have closed */
     bool partition_failed;              /* a sync of the partition failed: it stays so, in this boot at least */
     int64_t opens;
+    uint32_t unrecovered;               /* partitions that recovery gave up until the store is opened again */
     pid_t holder;
     int holder_pipe;
 } run_state;
@@ -36,14 +37,13 @@ static run_state run;
 /* Every failure is typed and says what and where; no sync that failed is called a success. */
 static int step(const char *name, int status, const tl_error *err) {
     uint32_t fired = fault.fired_calls;
-    bool of_partition = fault.fired_sync_of_partition;
     fault.fired_calls = 0;
-    fault.fired_sync_of_partition = false;
-    if (status >= 0) {
+    if (status >= 0 && run.unrecovered == 0) {
         if ((fired & (B(FDATASYNC) | B(FSYNC))) != 0)
             REFUSE("%s succeeded although %s failed in it", name, fault.last);
-        return status;
     }
+    if (status >= 0)
+        return status;
     if (err->code != status || err->what == NULL || err->what[0] == 0)
         REFUSE("%s answered %s, but the error says %s: %s", name, tl_status_name(status), tl_status_name(err->code),
                err->what == NULL ? "nothing" : err->what);
@@ -62,23 +62,22 @@ static int step(const char *name, int status, const tl_error *err) {
         REFUSE("%s: %s is not what a failing system is: %s, %s (%s)", name, tl_status_name(status), err->what, err->path, fault.last);
     if ((fault.kind->number == ENOSPC || fault.kind->number == EDQUOT) && status == TL_EIO && fault.number != EFAULT)
         REFUSE("%s: a full disk became %s: %s, %s (%s)", name, tl_status_name(status), err->what, err->path, fault.last);
-    if (status == TL_EFAILED)
-        *(of_partition ? &run.partition_failed : &run.checkpoint_failed) = true;
+    if (status == TL_EFAILED && run.unrecovered == 0)
+        *(strstr(err->path, "checkpoint") == NULL && strstr(err->what, "checkpoint") == NULL ? &run.partition_failed : &run.checkpoint_failed) = true;
     return status;
 }
 
-#define STEP(name, call) \
-    ({ \
-        memset(&err, 0, sizeof err); \
-        step(name, (call), &err); \
-    })
+#define STEP(name, call) step(name, (err.what = NULL, (call)), &err)
 
 static bool have_store(void) {
-    tl_error err;
+    tl_error err = {0};
     for (int tries = 0; run.store == NULL && tries < 2; tries++) {
         tl_store *store = NULL;
         tl_recovery recovery;
-        if (STEP("open", kit_open(run.path, &store, &recovery, &err)) < 0)
+        run.unrecovered = 0;
+        int status = kit_open(run.path, &store, &recovery, &err);
+        run.unrecovered = status == TL_OK ? recovery.failed_partitions : 0;
+        if (step("open", status, &err) < 0)
             continue;
         run.opens++;
         if (STEP("ready", tl_store_ready(store, &err)) < 0) {
@@ -92,7 +91,7 @@ static bool have_store(void) {
 }
 
 static bool have_partition(void) {
-    tl_error err;
+    tl_error err = {0};
     if (!have_store())
         return false;
     for (int tries = 0; !run.created && tries < 2; tries++) {
@@ -105,14 +104,14 @@ static bool have_partition(void) {
 }
 
 static void put(size_t count, unsigned flags) {
-    tl_error err;
+    tl_error err = {0};
     tl_appended out;
     if (have_partition())
         (void)STEP("append", kit_append(run.partition, &run.ledger, count, flags, &out, &err));
 }
 
 static void leave(void) {
-    tl_error err;
+    tl_error err = {0};
     tl_partition_release(run.partition);
     run.partition = NULL;
     if (run.store == NULL)
@@ -142,7 +141,7 @@ static void do_through_file(void) {
 }
 
 static void do_sync(void) {
-    tl_error err;
+    tl_error err = {0};
     for (int i = 0; i < 4; i++) {
         put(i == 2 ? KIT_BATCH : 2, i == 1 ? TL_APPEND_THROUGH_FILE : 0);
         if (run.partition == NULL)
@@ -155,7 +154,7 @@ static void do_sync(void) {
 }
 
 static void do_housekeep(void) {
-    tl_error err;
+    tl_error err = {0};
     for (int i = 0; i < 3 && have_partition(); i++) {
         put(KIT_BATCH, 0);
         (void)STEP("housekeep", tl_store_housekeep(run.store, &err));
@@ -164,7 +163,7 @@ static void do_housekeep(void) {
 }
 
 static void commit(int64_t offset) {
-    tl_error err;
+    tl_error err = {0};
     uint32_t slot = 0, epoch = 0, owner = tl_store_owner(run.store);
     if (STEP("slot", tl_store_offset_slot(run.store, "group", 5, kit_channel, 0, true, &slot, &err)) < 0)
         return;
@@ -178,7 +177,7 @@ static void commit(int64_t offset) {
 }
 
 static void do_commit(void) {
-    tl_error err;
+    tl_error err = {0};
     for (int i = 1; i < 4 && have_partition(); i++) {
         commit(i * 2);
         (void)STEP("sync offsets", tl_store_sync_offsets(run.store, &err));
@@ -192,39 +191,37 @@ static void do_commit(void) {
 }
 
 static void do_trim(void) {
-    tl_error err;
+    tl_error err = {0};
     static const int64_t befores[] = {40, 90, 160, 161};
     for (size_t i = 0; i < 4 && have_partition(); i++) {
         int64_t before = i == 2 && run.ledger.count > 0 ? run.ledger.entries[run.ledger.count - 1].offset + 1 : befores[i];
         if (before <= run.ledger.start)
             continue;
-        run.ledger.start_in_doubt = before;
-        if (STEP("trim", tl_partition_trim(run.partition, before, &err)) == TL_OK) {
+        if (STEP("trim", tl_partition_trim(run.partition, before, &err)) == TL_OK)
             run.ledger.start = before;
-            run.ledger.start_in_doubt = -1;
-        }
-        tl_bounds bounds; /* what a failed one left is settled now: the next may not go back behind it */
-        CHECK(tl_partition_bounds(run.partition, &bounds, &err) == TL_OK);
-        if (bounds.log_start == run.ledger.start_in_doubt)
-            run.ledger.start = bounds.log_start;
+        else
+            run.ledger.doubts[run.ledger.doubt_count++] = before;
         put(i == 1 ? KIT_BATCH : 1, 0);
     }
 }
 
 static void do_drop(void) {
-    tl_error err;
-    for (int i = 0; i < 2 && have_partition(); i++) {
+    tl_error err = {0};
+    bool alive = false;
+    for (int i = 0; i < 3 && have_partition(); i++) {
         run.other_in_doubt = true;
-        if (STEP("create other", kit_create(run.store, 1, 4096, &run.other_slot, &err)) < 0)
+        if (!alive && STEP("create other", kit_create(run.store, 1, 4096, &run.other_slot, &err)) < 0)
             continue;
+        alive = true;
         tl_partition *other = NULL;
         tl_appended out;
-        kit_ledger spare = {.start_in_doubt = -1};
+        kit_ledger spare = {0};
         if (STEP("handle", tl_store_partition(run.store, run.other_slot, kit_channel, &other, &err)) == TL_OK)
             for (int k = 0; k < 3; k++)
                 (void)STEP("append other", kit_append(other, &spare, KIT_BATCH, 0, &out, &err));
         free(spare.entries);
-        (void)STEP("drop", tl_store_drop_partitions(run.store, &run.other_slot, 1, &err));
+        int status = STEP("drop", tl_store_drop_partitions(run.store, &run.other_slot, 1, &err));
+        alive = status < 0 && status != TL_EFAILED; /* refused: it lives on */
         tl_partition_release(other);
     }
     put(2, 0);
@@ -242,7 +239,7 @@ static void do_open(void) {
 }
 
 static void do_read(void) {
-    tl_error err;
+    tl_error err = {0};
     tl_chunk chunk = {0};
     for (int round = 0; round < 3 && have_partition(); round++) {
         tl_cursor cursor = {.offset = round * 40};
@@ -434,11 +431,21 @@ static void judge_open(const char *when, bool must_be_failed, bool may_be_failed
         tl_recovery recovery;
         if ((status = kit_open(run.path, &run.store, &recovery, &err)) < 0)
             REFUSE("%s: open: %s, %s, %s", when, tl_status_name(status), err.what, err.path);
+        if (recovery.failed_partitions + recovery.damaged_partitions > 0)
+            REFUSE("%s: %u partitions were given up, %u found damaged", when, recovery.failed_partitions, recovery.damaged_partitions);
         run.opens++;
         if (tl_store_ready(run.store, &err) < 0)
             REFUSE("%s: ready: %s, %s", when, err.what, err.path);
     }
     look_at_catalogue(when);
+    if (run.unrecovered > 0) { /* it says so; everything is there once the store has been opened again */
+        tl_partition_info info;
+        if (run.partition == NULL && (status = tl_store_partition(run.store, run.slot, kit_channel, &run.partition, &err)) < 0)
+            REFUSE("%s: handle: %s, %s", when, tl_status_name(status), err.what);
+        if ((status = tl_partition_describe(run.partition, &info, &err)) != TL_EFAILED)
+            REFUSE("%s: a partition that was given up answers %s", when, tl_status_name(status));
+        return;
+    }
     if (!run.created) {
         status = kit_create(run.store, 0, run.segment_bytes, &run.slot, &err);
         run.created = status == TL_OK;
@@ -488,7 +495,7 @@ static void count_finding(void *context, const char *file, int64_t position, con
 
 static void judge_close(const char *when, bool may_be_failed) {
     tl_error err = {0};
-    if (run.partition != NULL) {
+    if (run.partition != NULL && run.unrecovered == 0) {
         const tl_check_report report = {.finding = count_finding};
         int findings = tl_partition_check(run.partition, &report, &err);
         if (findings < 0)
@@ -512,7 +519,8 @@ static void run_judge(const work *w) {
         int status = 0;
         CHECK(waitpid(run.holder, &status, 0) == run.holder);
     }
-    judge_close("fault lifted", failed || run.checkpoint_failed);
+    judge_close("fault lifted", failed || run.checkpoint_failed || run.unrecovered > 0);
+    run.unrecovered = 0;
     judge_open("opened again", failed, failed);
     judge_close("opened again", failed);
     kit_boot++;

@@ -92,7 +92,9 @@ typedef struct kit_entry {
 typedef struct kit_ledger {
     kit_entry *entries;
     size_t count, room;
-    int64_t start, start_in_doubt;      /* log start acknowledged, and one that a failed trim may have left; -1: none */
+    int64_t start;                      /* log start, acknowledged or seen */
+    int64_t doubts[8];                  /* log starts that failed trims may have left, for this boot or for the next */
+    size_t doubt_count;
 } kit_ledger;
 
 static uint64_t kit_next_number = 1;
@@ -140,8 +142,9 @@ static inline void kit_verify(tl_partition *partition, kit_ledger *ledger, const
     int status = tl_partition_bounds(partition, &bounds, &err);
     if (status < 0)
         REFUSE("%s: bounds: %s, %s", when, tl_status_name(status), err.what);
-    if (ledger->start_in_doubt >= 0 && bounds.log_start == ledger->start_in_doubt)
-        ledger->start = bounds.log_start;
+    for (size_t i = 0; i < ledger->doubt_count; i++)
+        if (bounds.log_start == ledger->doubts[i] && bounds.log_start > ledger->start)
+            ledger->start = bounds.log_start;
     if (bounds.log_start != ledger->start)
         REFUSE("%s: the log starts at %lld, not at %lld", when, (long long)bounds.log_start, (long long)ledger->start);
     if (ledger->count > 0 && bounds.log_end <= ledger->entries[ledger->count - 1].offset)

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tidelog.channel import Channel
 from tidelog.testing import LogModel
 
-SHORT = settings(max_examples=40, stateful_step_count=30, deadline=None)
+SHORT = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 class TestLog(LogModel.TestCase):

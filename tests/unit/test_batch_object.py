@@ -18,7 +18,9 @@ from tests.unit.stores import Opened, opened
 from tidelog import _native as n
 from tidelog import errors
 
-Row = np.dtype([("sym", "S4"), ("qty", "<i4"), ("big", ">u2"), ("name", "U3"), ("px", "f8"), ("ok", "?"), ("at", "M8[us]")])
+Row = np.dtype(
+    [("sym", "S4"), ("qty", "<i4"), ("big", ">u2"), ("name", "U3"), ("px", "f8"), ("ok", "?"), ("at", "M8[us]")]
+)
 
 
 class Item(msgspec.Struct):
@@ -198,7 +200,7 @@ def test_rows_arrive_as_one_array(tmp_path: Path, codec: int) -> None:
             values = batch.values
             assert len(batch) <= 700 and isinstance(values, np.ndarray) and values.dtype == Row
             assert values.flags.c_contiguous
-            assert batch.keys == [sym for sym in values["sym"].tolist()]
+            assert batch.keys == list(values["sym"].tolist())
             assert batch.timestamps.astype("i8").tolist() == [7000] * len(batch)
             assert np.shares_memory(batch[5:9].values, values)
             assert batch[3].value.item() == values[3].item()
@@ -213,7 +215,9 @@ def test_rows_arrive_as_one_array(tmp_path: Path, codec: int) -> None:
 
 def test_headers_of_rows_are_fetched_when_asked_for(tmp_path: Path) -> None:
     with opened(tmp_path / "s", type_=Row) as log:
-        log.sender().send_many(rows(10), headers=[{"n": str(at)} for at in range(10)], ids=[f"id{at}" for at in range(10)])
+        log.sender().send_many(
+            rows(10), headers=[{"n": str(at)} for at in range(10)], ids=[f"id{at}" for at in range(10)]
+        )
         batch = log.reader().receive_many(100, 5.0)
         assert isinstance(batch.values, np.ndarray)
         assert [message.headers["n"] for message in batch] == [b"%d" % at for at in range(10)]

@@ -141,7 +141,7 @@ def test_what_cannot_be_defined_leaves_no_slots(tmp_path: Path, monkeypatch: pyt
                 create(catalogue)
         assert slots(store) == {}
         assert create(catalogue).name == "orders"
-        with pytest.raises(ValueError, match="segment_bytes|wrong"):
+        with pytest.raises(ValueError):
             create(catalogue, "bad", segment_bytes=5)
         assert "bad" not in catalogue
         agree(catalogue, store)

@@ -59,7 +59,10 @@ def test_other_names_and_values_are_refused(pairs: Any) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PAIRS, min_size=1, max_size=5))
 def test_what_is_sent_arrives(tmp_path: Path, many: list[list[tuple[str, bytes | None]]]) -> None:
-    many = [[(name.encode(errors="surrogateescape").decode(), value) for name, value in pairs if _utf8(name)] for pairs in many]
+    many = [
+        [(name.encode(errors="surrogateescape").decode(), value) for name, value in pairs if _utf8(name)]
+        for pairs in many
+    ]
     with opened(tmp_path / "s") as log:
         start = log.parts[0].bounds()[1]
         sender = log.sender()
@@ -92,7 +95,11 @@ def test_names_that_are_not_utf8_pass_through(tmp_path: Path) -> None:
 def test_an_id_travels_as_a_header(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as log:
         sender = log.sender()
-        sender.send(b"1", id="web-77", headers={"src": "web", "correlation-id": "c1", "reply-to": "r", "message-kind": "document"})
+        sender.send(
+            b"1",
+            id="web-77",
+            headers={"src": "web", "correlation-id": "c1", "reply-to": "r", "message-kind": "document"},
+        )
         sender.send(b"2")
         first, second = log.reader().receive_many(10, 5.0)
         assert first.headers == {

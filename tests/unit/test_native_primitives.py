@@ -81,7 +81,9 @@ def test_partition_of_arrays_follows_the_rule_for_single_keys(dtype: str) -> Non
 
 
 def test_partition_of_text_with_and_without_padding_agrees() -> None:
-    assert n.partition(np.array([b"a", b"abc", b""], "S8"), 100).tolist() == n.partition([b"a", b"abc", b""], 100).tolist()
+    assert (
+        n.partition(np.array([b"a", b"abc", b""], "S8"), 100).tolist() == n.partition([b"a", b"abc", b""], 100).tolist()
+    )
 
 
 def test_partition_refuses_wrong_arguments() -> None:

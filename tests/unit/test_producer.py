@@ -272,6 +272,19 @@ def test_a_program_that_forgets_to_close_still_sends(tmp_path: Path) -> None:
         assert values(log) == [b"x"]
 
 
+def test_a_program_that_ends_does_not_linger(tmp_path: Path) -> None:
+    code = (
+        "import tidelog\n"
+        f"log = tidelog.open({str(tmp_path / 'x')!r})\n"
+        "producer = log.producer(linger=3600)\n"
+        "producer.send(log.topic('events', partitions=1), b'x')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_log(tmp_path / "x") as log:
+        assert values(log) == [b"x"]
+
+
 def test_many_threads_share_a_producer(tide: Log) -> None:
     events = tide.topic("events", partitions=3)
     receipts: list[list[Receipt]] = [[] for _ in range(4)]

@@ -100,6 +100,9 @@ int tl_checkpoint_snapshot(tl_checkpoint *c, tl_error *err);
 /* The end of everything published so far; needs no lock. Syncing it syncs everything. */
 tl_checkpoint_end tl_checkpoint_tail(const tl_checkpoint *c);
 
+/* A sync failed, or a recovery did not get to its end: nothing is accepted until tl_checkpoint_recover. */
+bool tl_checkpoint_needs_recovery(const tl_checkpoint *c);
+
 /* Whether less than a quarter of the active file is free: a good time for a snapshot off the path of a commit. */
 bool tl_checkpoint_is_filling(const tl_checkpoint *c);
 

@@ -17,6 +17,8 @@
 #define TL_PARTITIONS (1u << 17)
 #define TL_BLOCK_PARTITIONS 64u
 
+#define TL_UNRECOVERED 0x10000u
+
 /* The words of a partition's end that belong together: valid when `tail` equals the partition's tail. */
 typedef struct tl_end {
     uint64_t tail;
@@ -56,7 +58,7 @@ typedef struct tl_hot {
     int64_t lease;                      /* no offset >= lease may be given out before the lease is extended on disk */
     /* line 3: syncing */
     uint32_t sync_lock;
-    uint32_t failed;                    /* errno of the failed sync; sticky */
+    uint32_t failed;                    /* errno of the failed sync; sticky. With TL_UNRECOVERED: why recovery gave it up */
     uint64_t synced;                    /* everything before this place is on disk; its low half is a futex */
     uint64_t syncing;                   /* place + 1 a leader is syncing up to; 0: none. Left set by a dead leader */
     uint64_t dirty_since_ns;            /* monotonic time of the oldest unsynced append; 0: none */
@@ -64,7 +66,7 @@ typedef struct tl_hot {
     int64_t saved_log_start;
     uint32_t sync_waiters;
     uint32_t reserved_d;
-    uint64_t reserved_e;
+    int64_t first_base;                 /* base offset of segment first_ordinal; stored before it, under `lock` */
 } tl_hot;
 
 /* What seldom changes; written under the catalogue lock before `id` is published, config words atomically. */
@@ -88,6 +90,10 @@ typedef struct tl_process {
     uint64_t started_ms;
     uint64_t reserved[5];
 } tl_process;
+
+/* ready_set. 0: the words are not to be trusted. ALONE: they are true, but the store is being closed, its checkpoint may say
+ * "clean" already, and only who has the gate alone may go on from them. */
+enum { TL_READY = 1, TL_READY_ALONE = 2 };
 
 typedef struct tl_shared_header {
     uint64_t magic;

@@ -31,6 +31,7 @@ typedef struct tl_recovery {
     uint32_t partitions, scanned_partitions;
     uint64_t scanned_bytes, torn_bytes; /* torn: moved to .torn files */
     uint32_t repaired_locks, failed_partitions;
+    uint32_t damaged_partitions;        /* damage before the recovery point: kept as it is, and reported by reads and check */
 } tl_recovery;
 
 int tl_store_open(const char *path, const tl_store_options *options, tl_store **out, int *state, tl_recovery *recovery, tl_error *err);

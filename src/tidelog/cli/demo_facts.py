@@ -2,7 +2,7 @@
 
 Floor 9: imports demo_source. Thread rule: `Facts` never change after they were gathered.
 
-A row is kept as a fingerprint of its text, 16 bytes whatever its length, so that files larger than memory can be proved.
+A row is kept as a fingerprint of its text, 16 bytes whatever its length: files larger than memory can be proved too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Was everything delivered, once, in order, and are the answers right? Held against the source file, not against memory.
+"""Was everything delivered, once, in order, and are the answers right? Held against the file, not against memory.
 
 Floor 9: imports the log through its arguments, demo_facts, demo_answers, demo_state, demo_run. Thread rule: one thread.
 
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tidelog.cli.crew import KILLED_STATUS
 from tidelog.cli.demo_answers import Answer, Table, answers_for, merge
-from tidelog.cli.demo_crew import KILLED_STATUS
 from tidelog.cli.demo_facts import Facts, fingerprint
 from tidelog.cli.demo_run import Plan, Seen
 from tidelog.cli.demo_source import fields
@@ -230,4 +230,3 @@ def kafka_partition(key: bytes, partitions: int) -> int:
     value = (value ^ value >> 13) * 0x5BD1E995 & mask
     value ^= value >> 15
     return (value & 0x7FFFFFFF) % partitions
-

@@ -1,6 +1,6 @@
 """How does one run of the demo go: who is started when, who is killed, and what was seen meanwhile?
 
-Floor 9: imports the log through common, demo_crew, demo_worker, demo_answers, histogram, progress. Thread rule: one
+Floor 9: imports the log through common, crew, demo_worker, demo_answers, histogram, progress. Thread rule: one
 thread; the work is done by other processes.
 """
 
@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tidelog.cli.common import CommandError
+from tidelog.cli.crew import KILLED_STATUS, Crew, Worker
 from tidelog.cli.demo_answers import answers_for
-from tidelog.cli.demo_crew import KILLED_STATUS, Crew, Worker
 from tidelog.cli.demo_source import Source
-from tidelog.cli.demo_worker import Job, Report, publisher_of
+from tidelog.cli.demo_worker import Job, publisher_of
+from tidelog.cli.demo_worker import Progress as Report
 from tidelog.cli.histogram import Histogram
 from tidelog.cli.progress import Progress
 
 if TYPE_CHECKING:
     from tidelog.log import Log
 
+WORKER = "tidelog.cli.demo_worker"
 KILL_AT = 0.5
 """The subscriber is killed when it has taken this part of the records into account."""
 START_NS = 10_000_000
 """The first event is due this long after the publishers were told."""
-SILENCE_SECONDS = 60.0
-"""The run is given up when nothing has moved for this long."""
 SUBSCRIBER_FAULTS = ("forget", "twice")
 
 
@@ -101,9 +99,8 @@ class Run:
         self.seen = Seen()
         self._sent: dict[int, int] = {}
         self._counted_before = 0  # by the victim's successor's predecessor, as the state files say
-        self._subscribers: dict[str, Worker] = {}
-        self._publishers: list[Worker] = []
-        self._moved_s = time.monotonic()
+        self._subscribers: dict[str, Worker[Job, Report]] = {}
+        self._publishers: list[Worker[Job, Report]] = []
 
     def go(self) -> Seen:
         """Run to the end. Raises CommandError if a worker failed or nothing moves any more."""
@@ -112,25 +109,26 @@ class Run:
             seen.timeline[name] = []
         for group in self._groups:
             seen.latencies[group] = Histogram()
-        with Crew() as crew:
+        crew: Crew[Job, Report] = Crew(WORKER, Report)
+        with crew:
             for group in self._groups:
                 self._subscribers[group] = crew.start(f"subscriber of {group!r}", self._subscription(group))
-            self._until(crew, lambda: all(worker.last is not None for worker in self._subscribers.values()))
+            crew.until(lambda: all(worker.last is not None for worker in self._subscribers.values()), self._note)
             for index in range(plan.publishers):
                 self._publishers.append(crew.start(f"publisher {index}", self._publication(index)))
-            self._until(crew, lambda: all(worker.last is not None for worker in self._publishers))
+            crew.until(lambda: all(worker.last is not None for worker in self._publishers), self._note)
             seen.start_ns = time.monotonic_ns() + START_NS
             for worker in self._publishers:
                 worker.tell(str(seen.start_ns).encode())
-            self._until(crew, self._half_counted)
+            crew.until(self._half_counted, self._note)
             self._kill(crew)
-            self._until(crew, lambda: all(_is_done(worker) for worker in self._publishers))
+            crew.until(lambda: all(worker.is_done for worker in self._publishers), self._note)
             seen.publish_end_ns = max(worker.last.at_ns for worker in self._publishers if worker.last)
-            self._until(crew, self._all_committed)
+            crew.until(self._all_committed, self._note)
             seen.end_ns = time.monotonic_ns()
             for worker in self._subscribers.values():
                 worker.finish()
-            self._until(crew, lambda: all(_is_done(worker) for worker in self._subscribers.values()))
+            crew.until(lambda: all(worker.is_done for worker in self._subscribers.values()), self._note)
         return seen
 
     # --- what the workers are told ---
@@ -169,15 +167,7 @@ class Run:
 
     # --- listening ---
 
-    def _until(self, crew: Crew, reached: Callable[[], bool]) -> None:
-        while not reached():
-            for worker, report in crew.listen(0.02):
-                self._moved_s = time.monotonic()
-                self._note(worker, report)
-            if time.monotonic() - self._moved_s > SILENCE_SECONDS:
-                raise CommandError(f"no worker has said anything for {SILENCE_SECONDS:.0f} s; run it again")
-
-    def _note(self, worker: Worker, report: Report) -> None:
+    def _note(self, worker: Worker[Job, Report], report: Report) -> None:
         seen, job = self.seen, worker.job
         if job.role == "publish":
             if report.kind == "ready":
@@ -204,7 +194,7 @@ class Run:
     def _half_counted(self) -> bool:
         last = self._subscribers[self._victim_group].last
         # A broken run may never reach half; then there is nothing left that could still be waited for.
-        exhausted = bool(self._publishers) and all(_is_done(worker) for worker in self._publishers)
+        exhausted = bool(self._publishers) and all(worker.is_done for worker in self._publishers)
         return (last is not None and last.done >= KILL_AT * self._plan.total) or (exhausted and self._all_committed())
 
     def _all_committed(self) -> bool:
@@ -215,7 +205,7 @@ class Run:
             end == 0 or committed.get((group, number)) == end for group in self._groups for number, end in ends.items()
         )
 
-    def _kill(self, crew: Crew) -> None:
+    def _kill(self, crew: Crew[Job, Report]) -> None:
         kill, victim = self.seen.kill, self._subscribers[self._victim_group]
         kill.pid, kill.at_ns = victim.pid, time.monotonic_ns()
         kill.status = victim.kill()
@@ -242,10 +232,6 @@ def _counted_in(plan: Plan, group: str) -> int:
 
     states = States(plan.states, group)
     return sum(states.load(partition)[0].rows for partition in range(plan.partitions))
-
-
-def _is_done(worker: Worker) -> bool:
-    return worker.last is not None and worker.last.kind == "done"
 
 
 def make_folders(plan: Plan) -> None:

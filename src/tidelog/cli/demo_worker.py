@@ -1,26 +1,23 @@
-"""What do the demo's publisher and subscriber processes do? `python -m tidelog.cli.demo_worker`, started by demo_crew.
+"""What do the demo's publisher and subscriber processes do? `python -m tidelog.cli.demo_worker`, started by crew.
 
-Floor 9: imports the log through common, demo_source, demo_state, demo_answers, histogram. Thread rule: one thread.
-
-A worker reads its `Job` as one line of JSON from stdin and writes `Report`s as lines of JSON to stdout. For a
-subscriber the end of stdin means: finish. It shares nothing with its parent, so that SIGKILL at any instant breaks
-nothing but the worker; and when the parent dies, the workers find stdin closed.
+Floor 9: imports the log through common, crew, histogram, demo_source, demo_state, demo_answers. Thread rule: one
+thread.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import signal
+import importlib
 import sys
 import time
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
 
-from tidelog.cli.common import explain, opened
+from tidelog.cli.common import opened
+from tidelog.cli.crew import Report, next_line, say, stdin_ended, work
 from tidelog.cli.demo_answers import ANSWERS
 from tidelog.cli.demo_source import Event, Flight, Source
 from tidelog.cli.demo_state import States
@@ -67,22 +64,16 @@ class Job(msgspec.Struct, kw_only=True):
     """Folder of the state files."""
 
 
-class Report(msgspec.Struct, omit_defaults=True):
-    """What a worker has to say; times are of the host's monotonic clock, so that they compare between processes."""
+class Progress(Report, omit_defaults=True):
+    """`done`: events sent, or taken into account, by this process."""
 
-    kind: str
-    """"ready", "progress", "done" or "failed"."""
-    at_ns: int
-    done: int = 0
-    """Events sent, or taken into account, by this process."""
     repeated: int = 0
     """Messages that came again and were recognised."""
-    resumed: dict[int, int] = {}
+    resumed: dict[int, int] = msgspec.field(default_factory=dict)
     """ready: the group's committed offset by partition, where there is one."""
-    latencies: dict[int, int] = {}
+    latencies: dict[int, int] = msgspec.field(default_factory=dict)
     """progress, done: histogram of the time since the last report."""
     maximum_ns: int = 0
-    text: str = ""
 
 
 def publisher_of(key: str, publishers: int) -> int:
@@ -92,23 +83,8 @@ def publisher_of(key: str, publishers: int) -> int:
 
 def main() -> int:
     """Do the job that comes from stdin."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
-    job = msgspec.json.decode(_next_line(), type=Job)
-    try:
-        publish(job) if job.role == "publish" else subscribe(job)
-    except BrokenPipeError:
-        return 1
-    except Exception as error:
-        if os.environ.get("TIDELOG_LOG_LEVEL", "").lower() == "debug":
-            raise
-        say(Report("failed", time.monotonic_ns(), text=explain(error)[0]))
-        return 1
-    return 0
-
-
-def say(report: Report) -> None:
-    """One report, in one write, so that a kill leaves whole lines or the beginning of one."""
-    os.write(1, msgspec.json.encode(report) + b"\n")
+    importlib.import_module("numpy")  # before "ready": loading it belongs to no event's time
+    return work(Job, lambda job: publish(job) if job.role == "publish" else subscribe(job))
 
 
 # --- publisher ---
@@ -116,20 +92,22 @@ def say(report: Report) -> None:
 
 def publish(job: Job) -> None:
     """Send this publisher's share of the rows, each when it is due; row 0 at the time that stdin says."""
-    events = misbehaving(own_events(job), job)
+    events: Iterator[tuple[str, Event]] = misbehaving(own_events(job), job)
     with opened(job.store) as log:
         topic = log.topic(job.channel, job.source.event_type)
-        say(Report("ready", time.monotonic_ns()))
-        start_ns = int(_next_line())
+        first = next(events, None)  # opens and unpacks the file, which belongs to no event's time
+        events = chain(() if first is None else (first,), events)
+        say(Progress("ready", time.monotonic_ns()))
+        start_ns = int(next_line())
         sent, reported_ns = 0, 0
         for keys, batch in _paced(events, job.rate, start_ns) if job.rate else _full_speed(events, start_ns):
             topic.send_many(batch, keys=keys)
             sent += len(batch)
             now = time.monotonic_ns()
             if now - reported_ns >= REPORT_NS:
-                say(Report("progress", now, sent))
+                say(Progress("progress", now, sent))
                 reported_ns = now
-        say(Report("done", time.monotonic_ns(), sent))
+        say(Progress("done", time.monotonic_ns(), sent))
 
 
 def own_events(job: Job) -> Iterator[tuple[str, Event]]:
@@ -177,26 +155,30 @@ def _paced(events: Iterator[tuple[str, Event]], rate: float, start_ns: int) -> I
     tick_ns = start_ns + TICK_NS
     for key, event in events:
         due_ns = start_ns + int(event.row * interval_ns)
-        while due_ns >= tick_ns:
+        if due_ns >= tick_ns:
             if batch:
+                _sleep_until(tick_ns)
                 yield keys, batch
                 keys, batch = [], []
-            wait_ns = tick_ns - time.monotonic_ns()
-            if wait_ns > 0:
-                time.sleep(wait_ns / 1e9)
-            # After a stall, or where events are rare, ticks without an event are passed over.
-            tick_ns += TICK_NS * max(1, (due_ns - tick_ns) // TICK_NS)
+            tick_ns += TICK_NS * (1 + (due_ns - tick_ns) // TICK_NS)
         event.sent_ns = due_ns
         keys.append(key)
         batch.append(event)
     if batch:
+        _sleep_until(tick_ns)
         yield keys, batch
+
+
+def _sleep_until(when_ns: int) -> None:
+    wait_ns = when_ns - time.monotonic_ns()
+    if wait_ns > 0:
+        time.sleep(wait_ns / 1e9)
 
 
 def _full_speed(events: Iterator[tuple[str, Event]], start_ns: int) -> Iterator[tuple[list[str], list[Event]]]:
     keys: list[str] = []
     batch: list[Event] = []
-    time.sleep(max(0, start_ns - time.monotonic_ns()) / 1e9)
+    _sleep_until(start_ns)
     for key, event in events:
         event.sent_ns = time.monotonic_ns()
         keys.append(key)
@@ -218,11 +200,12 @@ def subscribe(job: Job) -> None:
     latencies = Histogram()
     done = repeated = 0
     unsaved = False
-    with opened(job.store) as log, log.topic(job.channel, job.source.event_type).consumer(
-        job.group, delivery="manual"
-    ) as consumer:
+    with (
+        opened(job.store) as log,
+        log.topic(job.channel, job.source.event_type).consumer(job.group, delivery="manual") as consumer,
+    ):
         resumed = {place.partition: offset for place, offset in consumer.committed.items() if offset is not None}
-        say(Report("ready", time.monotonic_ns(), resumed=resumed))
+        say(Progress("ready", time.monotonic_ns(), resumed=resumed))
         saved_ns = reported_ns = time.monotonic_ns()
         save_after_ns = SAVE_NS
         while True:
@@ -258,30 +241,15 @@ def subscribe(job: Job) -> None:
             if now - reported_ns >= REPORT_NS:
                 say(_progress("progress", done, repeated, latencies))
                 latencies, reported_ns = Histogram(), now
-            if not len(batch) and _stdin_ended():
+            if not len(batch) and stdin_ended():
                 break
         say(_progress("done", done, repeated, latencies))
 
 
-def _progress(kind: str, done: int, repeated: int, latencies: Histogram) -> Report:
-    return Report(
-        kind, time.monotonic_ns(), done, repeated, latencies=latencies.counts, maximum_ns=latencies.maximum
+def _progress(kind: str, done: int, repeated: int, latencies: Histogram) -> Progress:
+    return Progress(
+        kind, time.monotonic_ns(), done, repeated=repeated, latencies=latencies.counts, maximum_ns=latencies.maximum
     )
-
-
-def _next_line() -> bytes:
-    """Byte by byte, without a buffer that would hide the end of stdin from select."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            break
-        line += byte
-    return bytes(line)
-
-
-def _stdin_ended() -> bool:
-    return bool(select.select([0], [], [], 0)[0])
 
 
 if __name__ == "__main__":

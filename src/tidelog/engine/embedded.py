@@ -21,7 +21,7 @@ from tidelog._native import Channelled, Reader, Sender, Store
 from tidelog.codec import Codec
 from tidelog.config import DEFAULT_PARTITIONS, ChannelOptions, StoreOptions
 from tidelog.engine.base import Can, Changes, Committed, Handle, Opened
-from tidelog.errors import Closed, Error
+from tidelog.errors import Closed, Error, Forked
 from tidelog.partitioner import Partitioner, key_bytes
 from tidelog.storage.catalogue import Catalogue
 from tidelog.storage.definitions import Definition
@@ -314,6 +314,11 @@ class EmbeddedEngine:
             raise first
 
     def _alive(self) -> None:
+        if os.getpid() != self._pid:
+            raise Forked(
+                f"the log {self._name} was opened before fork(): handles do not survive it, call tidelog.open in "
+                f"the child"
+            )
         if self._closed:
             raise Closed(f"the log {self._name} was closed: open it again with tidelog.open")
 
