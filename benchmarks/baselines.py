@@ -20,6 +20,8 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.harness import BUILD, ROOT
 
 SOURCE = Path(__file__).with_name("baselines.c")
@@ -167,7 +169,7 @@ class Mapped:
             self._map = mmap.mmap(fd, self.size, flags=mmap.MAP_SHARED, prot=access)
         finally:
             os.close(fd)
-        self.address = address_of(path, self.size)
+        self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
         if size:
             populate(self.address, size)
 
@@ -176,14 +178,13 @@ class Mapped:
         self._map.close()
 
 
-def address_of(path: Path, least_bytes: int = 1) -> int:
+def address_of(path: Path) -> int:
     """Where this process has mapped a file. Raises RuntimeError when it has not."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5] == str(path.resolve()):
-            first, last = (int(part, 16) for part in fields[0].split("-"))
-            if last - first >= least_bytes and int(fields[2], 16) == 0:
-                return first
+            if int(fields[2], 16) == 0:
+                return int(fields[0].partition("-")[0], 16)
     raise RuntimeError(f"{path} is not mapped by this process")
 
 

@@ -8,10 +8,8 @@ that a noisy machine shows as spread. The garbage collector stays on, as it is f
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -69,7 +67,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """"aim", "reach" or "lost"; "" where there is nothing to reach."""
+        """ "aim", "reach" or "lost"; "" where there is nothing to reach."""
         value = self.judgeable
         if value is None or self.reach is None:
             return ""
@@ -154,64 +152,3 @@ class Context:
         """An open log in a fresh directory."""
         with self.directory(place) as path, tidelog.open(path / "bench.log", **options) as log:
             yield log
-
-
-class Child:
-    """Another interpreter that runs `python -m MODULE ARGS`, obeys lines on stdin and answers with lines."""
-
-    def __init__(self, module: str, *args: object) -> None:
-        """Starts it; the module's `main` must say "ready" first."""
-        command = [sys.executable, "-m", module, *map(str, args)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.expect("ready")
-
-    def tell(self, *words: object) -> None:
-        """Sends one line."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> str:
-        """The next line. Raises RuntimeError when the child has ended instead."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.process.args} ended with exit code {self.process.wait()}")
-        return line.strip()
-
-    def expect(self, word: str) -> None:
-        """Waits for a line that must be `word`."""
-        if (line := self.answer()) != word:
-            raise RuntimeError(f"{self.process.args} said {line!r} instead of {word!r}")
-
-    def ask(self, *words: object) -> str:
-        """`tell`, then `answer`."""
-        self.tell(*words)
-        return self.answer()
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
-        try:
-            self.process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on, for the report."""
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    return {
-        "cpu": model.partition(":")[2].strip() or platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "tidelog": tidelog._native.BUILD,
-        "crc32c": tidelog._native.crc32c_name(),
-        "load": os.getloadavg()[0],
-    }

@@ -31,7 +31,7 @@ cdef extern from *:
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from itertools import islice
+from itertools import islice, repeat
 from types import GenericAlias
 
 from tidelog.errors import Closed, DecodeError, NotSupported, SchemaMismatch, Timeout, TooLarge, from_native

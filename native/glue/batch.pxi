@@ -54,7 +54,7 @@ cdef class Batch:
         """The stored bytes of every value, as a list (b"" for a null one)."""
         cdef size_t i
         if self.chunk.rows is None:
-            return raws_between(self.chunk, self.start, self.stop, b"")
+            return raws_between(self.chunk, self.start, self.stop, b"", NULL)
         return [self.chunk.raw_of(i) for i in range(self.start, self.stop)]
 
     @property
@@ -115,8 +115,6 @@ cdef class Batch:
         cdef tl_record *record
         for i in range(self.start, self.stop):
             record = self.chunk.key_record(i)
-            if record == NULL:
-                continue
             if record.key_bytes > 0:
                 total += <size_t>record.key_bytes
             if self.chunk.rows is None and record.value_bytes > 0:
@@ -253,8 +251,8 @@ cdef class _Messages:
         return <Py_ssize_t>(self.stop - self.at)
 
 
-cdef list raws_between(_Chunk chunk, size_t start, size_t stop, object null):
-    """The values' bytes of a chunk of records; `null` stands for null ones."""
+cdef list raws_between(_Chunk chunk, size_t start, size_t stop, object null, bint *nulls):
+    """The values' bytes of a chunk of records; `null` stands for null ones, *nulls (may be NULL): there are some."""
     cdef Py_ssize_t i, count = <Py_ssize_t>(stop - start)
     cdef list out = PyList_New(count)
     cdef tl_record *record = chunk.c.records + start
@@ -265,6 +263,8 @@ cdef list raws_between(_Chunk chunk, size_t start, size_t stop, object null):
             value = PyBytes_FromStringAndSize(base + record.value_at, record.value_bytes)
         else:
             value = null
+            if nulls != NULL:
+                nulls[0] = True
         Py_INCREF(value)
         PyList_SET_ITEM(out, i, value)
         record += 1
@@ -275,10 +275,11 @@ cdef object values_between(_Chunk chunk, Channelled shared, size_t start, size_t
     """The values of messages of one channel in a chunk of records."""
     if shared.row_bytes:
         return rows_between(chunk, shared, start, stop)
-    cdef list raws = raws_between(chunk, start, stop, None)
+    cdef bint nulls = False
+    cdef list raws = raws_between(chunk, start, stop, None, &nulls)
     if shared.decode is None:
         return raws
-    if shared.decode_many is None or None in raws:
+    if shared.decode_many is None or nulls:
         return [shared.value_of(raw) for raw in raws]
     return shared.decode_many(raws)
 

@@ -10,6 +10,7 @@ cdef struct _Run:
     size_t first     # index of its first message
     int32_t partition
     uint32_t entry   # which partition of the reader it was read from
+    bint decoded     # values are more than bytes or rows of the columns
 
 cdef enum:
     POOL_CHUNKS = 4
@@ -71,6 +72,7 @@ cdef class _Chunk:
         self.runs[self.run_count].first = here
         self.runs[self.run_count].partition = partition
         self.runs[self.run_count].entry = entry
+        self.runs[self.run_count].decoded = self.rows is None and shared.decode is not None
         self.run_count += 1
         self.shareds.append(shared)
         self.handles.append(handle)
@@ -111,22 +113,13 @@ cdef class _Chunk:
 
     cdef bytes key_of(self, size_t index):
         cdef tl_record *record = self.key_record(index)
-        if record == NULL or record.key_bytes < 0:
+        if record.key_bytes < 0:
             return None
         return PyBytes_FromStringAndSize(<char *>self.c.bytes + record.key_at, record.key_bytes)
 
-    cdef tl_record *key_record(self, size_t index) noexcept:
-        """The record that holds the key of a message. Beside columns, messages without a key may have none."""
-        cdef size_t low, high, middle, run
-        cdef int64_t offset
-        if self.rows is None or self.c.count == self.row_count:
-            return &self.c.records[index] if index < self.c.count else NULL
-        return NULL
-
-    cdef object value_of(self, size_t index, Channelled shared):
-        if self.rows is not None:
-            return self.rows[index]
-        return shared.value_of(self.raw_of(index))
+    cdef inline tl_record *key_record(self, size_t index) noexcept:
+        """The record that holds the key of a message: beside columns too there is one for every row."""
+        return &self.c.records[index]
 
     cdef Headers headers_of(self, size_t index):
         cdef tl_record *record

@@ -17,26 +17,31 @@ cdef _Chunk fill_columns(_Feed self, size_t wanted):
     if room == 0:
         # Nothing to read, as far as the tails say: the other way finds out whether something is wrong.
         return self.fill(wanted, NEXT_BYTES)
-    for k in range(self.count):
-        i = (first + k) % self.count
-        if self.entries[i].paused or self.entries[i].finished:
-            continue
-        if chunk is None:
-            chunk = column_chunk(self, room)
-        code = read_columns(self, i, chunk, room, &need)
-        if code == TL_ETOOLARGE and chunk.row_count == 0:
-            room = need
-            chunk = column_chunk(self, room)
+    try:
+        for k in range(self.count):
+            i = (first + k) % self.count
+            if self.entries[i].paused or self.entries[i].finished:
+                continue
+            if chunk is None:
+                chunk = column_chunk(self, room)
             code = read_columns(self, i, chunk, room, &need)
-        if code == AS_RECORDS:
-            self.turn = i
-            return self.fill(wanted, NEXT_BYTES)
-        if code < 0:
-            self.turn = i
-            break
-        if chunk.row_count >= room:
-            self.turn = (i + 1) % self.count
-            break
+            if code == TL_ETOOLARGE and chunk.row_count == 0:
+                room = need
+                chunk = column_chunk(self, room)
+                code = read_columns(self, i, chunk, room, &need)
+            if code == AS_RECORDS:
+                self.turn = i
+                return self.fill(wanted, NEXT_BYTES)
+            if code < 0:
+                self.turn = i
+                break
+            if chunk.row_count >= room:
+                self.turn = (i + 1) % self.count
+                break
+    except BaseException:
+        if chunk is not None:
+            self.rewind(chunk)
+        raise
     return chunk if chunk is not None else self.fill(wanted, NEXT_BYTES)
 
 
@@ -104,7 +109,8 @@ cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t 
         chunk.row_count += taken
         if not end.compressed:
             break
-        self.unpack(i, chunk, &end, before, keys.count)
+        if self.unpack(i, chunk, &end, before) < 0:
+            return -1
         if not spread_records(self, chunk, kept, room):
             keys.count = kept
             entry.cursor.offset = before.offset

@@ -24,7 +24,8 @@ cdef uint64_t _serials = 0
 
 @cython.no_gc_clear
 cdef class _Feed:
-    cdef object __weakref__         # here: Cython makes no dealloc for a subclass that adds nothing else, and so never clears it
+    # Not in Reader: Cython makes no dealloc for a class that adds nothing but this, and weak references would dangle.
+    cdef object __weakref__
     cdef Store store
     cdef list handles, shareds     # by entry: Partition, Channelled
     cdef _Entry *entries
@@ -115,20 +116,24 @@ cdef class _Feed:
         cdef _Chunk chunk = new_chunk()
         cdef uint32_t k, i, first = self.turn
         chunk.reader = self.serial
-        for k in range(self.count):
-            i = (first + k) % self.count
-            if self.entries[i].paused or self.entries[i].finished:
-                continue
-            if self.read_entry(i, chunk, max_records - chunk.c.count, max_bytes - chunk.c.used) < 0:
-                self.turn = i  # what is wrong there is said when the messages before it were handed over
-                break
-            if chunk.c.count >= max_records or chunk.c.used >= max_bytes:
-                self.turn = (i + 1) % self.count
-                break
+        try:
+            for k in range(self.count):
+                i = (first + k) % self.count
+                if self.entries[i].paused or self.entries[i].finished:
+                    continue
+                if self.read_entry(i, chunk, max_records - chunk.c.count, max_bytes - chunk.c.used) < 0:
+                    self.turn = i  # what is wrong there is said when the messages before it were handed over
+                    break
+                if chunk.c.count >= max_records or chunk.c.used >= max_bytes:
+                    self.turn = (i + 1) % self.count
+                    break
+        except BaseException:
+            self.rewind(chunk)
+            raise
         return chunk
 
     cdef int read_entry(self, uint32_t i, _Chunk chunk, size_t max_records, size_t max_bytes) except -2:
-        """Adds messages of one partition. -1: something is wrong there, but the chunk holds messages already."""
+        """Adds messages of one partition. -1: something is wrong there, which is said once the chunk is used up."""
         cdef _Entry *entry = &self.entries[i]
         cdef tl_cursor before = entry.cursor
         cdef size_t had = chunk.c.count
@@ -149,13 +154,13 @@ cdef class _Feed:
                                          &err)
         if code < 0:
             return self.failed(i, code, &err, end.skipped_to, had > 0)
-        if end.compressed:
-            self.unpack(i, chunk, &end, before, had)
+        if end.compressed and self.unpack(i, chunk, &end, before) < 0:
+            code = -1
         if entry.stop >= 0:
             while chunk.c.count > had and chunk.c.records[chunk.c.count - 1].offset >= entry.stop:
                 chunk.c.count -= 1
             self.note_stop(entry)
-        return 0
+        return -1 if code == -1 else 0
 
     cdef void note_stop(self, _Entry *entry) noexcept:
         """Whether everything before the stop was read; the cursor then stands at it."""
@@ -165,8 +170,9 @@ cdef class _Feed:
                 entry.cursor.located = False
             entry.finished = True
 
-    cdef int unpack(self, uint32_t i, _Chunk chunk, tl_read_end *end, tl_cursor before, size_t had) except -1:
-        """Adds the records of the compressed batch that ended a read; on failure nothing of that read stays."""
+    cdef int unpack(self, uint32_t i, _Chunk chunk, tl_read_end *end, tl_cursor before) except -2:
+        """Adds the records of the compressed batch that ended a read. When that fails the cursor stands before the
+        batch, and the answer is -1 if there are messages to hand over first."""
         cdef tl_chunk *into = &chunk.c
         cdef size_t at
         cdef tl_error err
@@ -182,14 +188,27 @@ cdef class _Feed:
             if code == TL_ECORRUPT:
                 raise DecodeError(f"the compressed batch at offset {end.batch.base_offset} of partition "
                                   f"{self.entries[i].number} of {self.shareds[i].name!r} unpacks to no records: "
-                                  f"{err.what.decode('utf-8', 'replace')}")
+                                  f"{(<bytes>err.what).decode('utf-8', 'replace')}")
             if code < 0:
                 fail(code, &err)
-        except BaseException:
-            into.count = had
-            self.entries[i].cursor.offset = before.offset
+        except BaseException as error:
+            self.entries[i].cursor.offset = max(before.offset, end.batch.base_offset)
             self.entries[i].cursor.located = False
+            if chunk.count() and isinstance(error, Exception):
+                return -1
             raise
+        return 0
+
+    cdef int rewind(self, _Chunk chunk) except -1:
+        """Puts the cursors back before the messages of a chunk that will not be handed over."""
+        cdef size_t run
+        cdef _Entry *entry
+        for run in range(chunk.run_count):
+            if chunk.runs[run].first < chunk.run_end(run):
+                entry = &self.entries[chunk.runs[run].entry]
+                entry.cursor.offset = chunk.offset_of(chunk.runs[run].first)
+                entry.cursor.located = False
+                entry.finished = False
         return 0
 
     cdef int failed(self, uint32_t i, int code, const tl_error *err, int64_t skipped_to, bint later) except -2:

@@ -197,13 +197,13 @@ cdef enum:
 
 
 cdef int64_t nanoseconds(object timeout) except? -2:
-    """A time-out in seconds (None: for ever) as nanoseconds, -1: for ever. Raises TypeError, ValueError."""
+    """A time-out (seconds, timedelta, None: for ever) as nanoseconds, -1: for ever. Raises TypeError, ValueError."""
     if timeout is None:
         return -1
-    cdef double seconds = timeout
+    cdef double seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if not seconds >= 0:
         raise ValueError(f"a timeout is 0 or more seconds, or None to wait for ever, not {timeout!r}")
-    return -1 if seconds > 9e9 else <int64_t>(seconds * 1e9)
+    return -1 if seconds > 4e9 else <int64_t>(seconds * 1e9)
 
 
 cdef class _Unpacker:

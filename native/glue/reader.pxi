@@ -168,7 +168,7 @@ cdef class Reader(_Delivery):
         if wanted <= 0:
             raise ValueError(f"count is 1 or more, not {count}")
         if not self.more(until(timeout), <size_t>wanted):
-            return new_batch(new_chunk(), 0, 0)
+            return self.nothing()
         first = self.at
         cdef size_t stop = min(self.end, first + <size_t>wanted)
         cdef _Chunk chunk = self.chunk
@@ -222,6 +222,13 @@ cdef class Reader(_Delivery):
                 self.store.sync_offsets()
         finally:
             self.leave()
+
+    cdef Batch nothing(self):
+        """A batch without messages, whose `values` still has the right type."""
+        cdef _Chunk chunk = new_chunk()
+        if self.count:
+            chunk.begin_run(self.shareds[0], self.handles[0], self.entries[0].number, 0)
+        return new_batch(chunk, 0, 0)
 
     cdef bint more(self, int64_t until_ns, size_t many) except -1:
         """Whether there is a message to hand over: reads, and waits until `until_ns` (-1: for ever). `many`: how many

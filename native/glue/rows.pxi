@@ -32,7 +32,7 @@ cdef int send_array(Sender self, object array, object keys, object headers, obje
         return send_entries(self, array, keys, headers, ids, only, timestamp, parts)
     cdef _View view = view_of(array.view("u1"))
     rows.rows = view.at()
-    rows.timestamp_ms = tl_os.now_ms() if timestamp is None else milliseconds(timestamp)
+    rows.timestamp_ms = clock_ms() if timestamp is None else milliseconds(timestamp)
     cdef size_t most = max(<size_t>ROUND_BYTES // shared.row_bytes, 1)
     while first < count:
         size = min(count - first, most)
@@ -107,7 +107,7 @@ cdef int send_entries(Sender self, object array, object keys, object headers, ob
         size = min(count - first, most)
         items = array[first:first + size]
         beside.advance(items, <Py_ssize_t>size)
-        now = beside.timestamp_ms if beside.timed else tl_os.now_ms()
+        now = beside.timestamp_ms if beside.timed else clock_ms()
         messages = self.borrow(size)
         try:
             for i in range(size):

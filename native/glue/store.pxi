@@ -159,8 +159,8 @@ cdef class Store:
         max_message_bytes,
         first_partition=0,
     ):
-        """Creates partitions first_partition, first_partition + 1, ... of a channel in these directories, durably, all or
-        none; returns their slots.
+        """Creates partitions first_partition, first_partition + 1, ... of a channel in these directories, durably, all
+        or none; returns their slots.
 
         `channel_id`: its 16 bytes; sizes in bytes and durations in ms as int, -1: no limit. The caller holds the
         catalogue lock. Raises Full, NoSpace, StorageFailed, ValueError.

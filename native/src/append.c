@@ -101,6 +101,7 @@ typedef struct room {
     uint8_t *at;
     uint64_t tail;
     tl_end end;
+    uint64_t looked;                    /* of a seeded bug: the sleepers as they were before anything was published */
 } room;
 
 /* Under the lock. Rolls, allocates, populates, extends the lease as needed; TL_EAGAIN when `flags` forbid that. */
@@ -121,6 +122,14 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
             continue;
         }
         uint64_t until = (uint64_t)position + bytes;
+        /* Before a roll: a new boot passes a partition over that has no lease, and would not see the next segment. */
+        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count > hot->lease)) {
+            if (!may_block)
+                return TL_EAGAIN;
+            int status = tl_partition_extend_lease(partition, err);
+            if (status < 0)
+                return status;
+        }
         bool offsets_far = out->end.end_offset + (int64_t)count - segment->base_offset > INT32_MAX;
         if (TL_UNLIKELY(until > __atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED) || offsets_far) && position > 0) {
             if (!may_block)
@@ -137,13 +146,6 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
             if (until > TL_MAX_SEGMENT_BYTES)
                 return tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", partition->cold->directory, (int64_t)until);
             int status = tl_segment_extend(partition, segment, (uint32_t)until, err);
-            if (status < 0)
-                return status;
-        }
-        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count > hot->lease)) {
-            if (!may_block)
-                return TL_EAGAIN;
-            int status = tl_partition_extend_lease(partition, err);
             if (status < 0)
                 return status;
         }
@@ -178,6 +180,7 @@ static void note_index(tl_partition *partition, const tl_index_batch *batch, boo
                 TL_POINT("append.index_entry");
                 __atomic_store_n(&hot->time_entries, index.time_count, __ATOMIC_RELEASE);
                 __atomic_store_n(&hot->index_entries, index.offset_count, __ATOMIC_RELEASE);
+                TL_POINT("append.index_counted");
             } TL_GUARD_CAUGHT(guard) {
                 progress.bytes_since_entry = 0;
             }
@@ -220,20 +223,19 @@ static uint64_t publish(tl_partition *partition, const room *where, const uint8_
 }
 
 /* After the last publication. The release is a full barrier, so that a sleeper either sees the new tail or is seen. */
-static void unlock_and_wake(tl_partition *partition) {
+static void unlock_and_wake(tl_partition *partition, uint64_t looked) {
     tl_hot *hot = partition->hot;
-    if (TL_BUG(NO_BARRIER_BEFORE_SLEEPERS)) { /* what a reordering of the two amounts to: looking before publishing is done */
-        tl_lock_release(&hot->lock, partition->store->me);
-        return;
-    }
     tl_lock_release(&hot->lock, partition->store->me);
     TL_POINT("append.unlocked");
     TL_YIELD();
-    if (TL_UNLIKELY(__atomic_load_n(&hot->sleepers, __ATOMIC_SEQ_CST) != 0))
+    uint64_t sleepers = TL_BUG(NO_BARRIER_BEFORE_SLEEPERS) ? looked : __atomic_load_n(&hot->sleepers, __ATOMIC_SEQ_CST);
+    if (TL_UNLIKELY(sleepers != 0))
         tl_partition_wake_sleepers(partition);
 }
 
-static void reserve(tl_hot *hot, const room *where, size_t bytes) {
+static void reserve(tl_hot *hot, room *where, size_t bytes) {
+    if (TL_BUG(NO_BARRIER_BEFORE_SLEEPERS)) /* what a reordering of the two amounts to: the look comes first */
+        where->looked = __atomic_load_n(&hot->sleepers, __ATOMIC_RELAXED);
     __atomic_store_n(&hot->reserve, where->tail + bytes, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     TL_POINT("append.reserved");
@@ -271,6 +273,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
         return status;
     TL_POINT("append.locked");
     room where;
+    where.looked = 0;
     status = make_room(partition, bytes, 1, flags, &where, err);
     if (TL_UNLIKELY(status < 0)) {
         tl_partition_unlock(partition);
@@ -292,7 +295,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
     result->base_offset = offset;
     result->next_offset = offset + 1;
     result->tail = publish(partition, &where, where.at, bytes, offset + 1, message->timestamp_ms, (flags & TL_APPEND_TRY) == 0);
-    unlock_and_wake(partition);
+    unlock_and_wake(partition, where.looked);
     return TL_OK;
 }
 
@@ -399,6 +402,7 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
     TL_POINT("append_many.locked");
     size_t at = what->first, end = what->first + what->count;
     bool started = false;
+    room where = {.looked = 0};
     while (at < end) {
         size_t bytes = what->encoded_bytes, take = what->count;
         if (what->encoded == NULL)
@@ -407,7 +411,6 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
             status = tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", partition->cold->directory, (int64_t)bytes);
             break;
         }
-        room where;
         /* Once begun a try goes on: its caller bounded the bytes, and half an answer would cost more than a short wait. */
         status = make_room(partition, bytes, take, started ? flags & ~(unsigned)TL_APPEND_TRY : flags, &where, err);
         if (status < 0)
@@ -429,7 +432,7 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
         TL_POINT("append_many.published");
         at += take;
     }
-    unlock_and_wake(partition);
+    unlock_and_wake(partition, where.looked);
 out:
     if (heap != NULL)
         tl_os->free(heap);

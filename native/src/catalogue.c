@@ -184,6 +184,10 @@ static int create_locked(tl_store *store, const tl_partition_config *configs, si
         from = slots[filled] + 1;
         status = fill_slot(store, &configs[filled], slots[filled], err);
     }
+    /* The directories of dropped partitions must be out of the way on the disk too, before a definition with one of their
+     * names is: a power cut would bring them back under the new one. */
+    if (status == TL_OK && !TL_BUG(DIRECTORY_NOT_SYNCED) && (status = tl_os->fsync(store->dir)) < 0)
+        status = tl_fail_sys(err, status, "the directory of the store cannot be synced", store->path);
     TL_POINT("catalogue.filled");
     if (status == TL_OK)
         status = tl_records_put_definitions(store, slots, count, true, err);

@@ -70,11 +70,11 @@ static const char *check_records(checking *c, uint32_t position, const tl_batch 
 
 static void check_seal(checking *c, uint32_t position, int64_t expected) {
     uint32_t ordinal = c->reading.segment->ordinal;
-    if (c->reading.end_offset < 0)
-        return;
     tl_seal seal;
     tl_error err = {0};
-    if (tl_seals_get(c->partition, ordinal, &seal, &err) < 0) {
+    if (ordinal >= tl_place_ordinal(c->reading.bounds.tail))
+        return;
+    if (tl_seals_read(c->partition, ordinal, &seal, &err) < 0) {
         found(c, err.path, err.position, err.what, c->reading.segment->base_offset, expected);
         return;
     }
@@ -163,10 +163,27 @@ static int check_segment(checking *c, uint32_t ordinal, int64_t *expected, tl_er
     if (status < 0)
         return status == TL_ECORRUPT ? TL_OK : status;
     tl_error inner = {0};
-    if (has_index && index_ok && c->reading.end_offset >= 0 && tl_index_check_end(&index, &check, &inner) < 0)
+    if (has_index && index_ok && tl_index_check_end(&index, &check, &inner) < 0)
         index_finding(c, &inner, strstr(inner.what, "time") != NULL ? ".timeindex" : ".index", *expected);
     check_seal(c, position, *expected);
     return TL_OK;
+}
+
+/* The header of the seals, and the entry that already names the active segment. */
+static void check_seals(checking *c) {
+    uint32_t active = tl_place_ordinal(c->reading.bounds.tail);
+    tl_seal seal;
+    tl_error err = {0};
+    int64_t base = 0;
+    if (active == 0)
+        return;
+    int status = tl_seals_check_header(c->partition, &err);
+    if (status == TL_OK)
+        status = tl_seals_read(c->partition, active, &seal, &err);
+    if (status == TL_OK && tl_segment_base(c->partition, active, &base, NULL) == TL_OK && seal.base_offset != base)
+        status = tl_fail(&err, TL_ECORRUPT, "the file of seals names another base offset for the active segment", c->partition->cold->directory, -1);
+    if (status < 0)
+        found(c, err.path, err.position, err.what, c->reading.bounds.log_start, c->reading.bounds.log_end);
 }
 
 int tl_partition_check(tl_partition *partition, const tl_check_report *report, tl_error *err) {
@@ -185,6 +202,7 @@ int tl_partition_check(tl_partition *partition, const tl_check_report *report, t
         snprintf(path, sizeof path, "%s/FAILED", partition->cold->directory);
         found(&c, path, -1, "a sync of this partition failed: it takes no more messages", c.reading.bounds.log_start, c.reading.bounds.log_end);
     }
+    check_seals(&c);
     int64_t expected = -1;
     uint32_t last = tl_place_ordinal(c.reading.bounds.tail);
     for (uint32_t ordinal = __atomic_load_n(&partition->hot->first_ordinal, __ATOMIC_ACQUIRE); ordinal <= last && status == TL_OK; ordinal++)

@@ -93,6 +93,16 @@ int tl_checkpoint_create(tl_checkpoint *c, int dir, unsigned mode, tl_checkpoint
     return result;
 }
 
+/* Wipes what stands behind the last whole group: half of one that was torn would be whole again if a power cut left the
+ * other half of its successor, which may be the same bytes. Returns how far there is anything to write. */
+static uint64_t wipe_torn(const tl_checkpoint_file *file, const tl_checkpoint_body *body) {
+    uint64_t used = file->size_bytes;
+    while (used > body->end && body->bytes[used - 1 - TL_CHECKPOINT_FIRST] == 0)
+        used--;
+    memset(body->bytes + (body->end - TL_CHECKPOINT_FIRST), 0, used - body->end);
+    return used;
+}
+
 /* A writer that died may have left the newest copy in the page cache only, and the error of a failed write-back is
  * reported once, perhaps to a process that is dead. So what was read is written back and synced, before anything may
  * overwrite the older copy. The bytes are the same, hence a power cut in between changes nothing. */
@@ -103,7 +113,7 @@ static int make_durable(tl_checkpoint *c, const tl_checkpoint_file files[2], uns
     if (!TL_BUG(CHECKPOINT_OVERWRITTEN_UNSYNCED)) {
         result = tl_checkpoint_write_header(fd, file, err);
         if (result == TL_OK)
-            result = tl_checkpoint_write_bytes(fd, newest, body->bytes, body->end - TL_CHECKPOINT_FIRST,
+            result = tl_checkpoint_write_bytes(fd, newest, body->bytes, wipe_torn(file, body) - TL_CHECKPOINT_FIRST,
                                                TL_CHECKPOINT_FIRST, err);
         if (result == TL_OK)
             result = tl_checkpoint_sync_file(c, fd, newest, err);

@@ -73,6 +73,21 @@ int tl_directory_lock_file(tl_store *store, tl_error *err) {
 
 #define FORMAT_VERSION 1
 
+/* The name of the store's directory, wherever it came from. A parent that may not be opened, or that cannot be synced
+ * (the root of another kind of file system), is its owner's affair. */
+static int sync_parent(tl_store *store) {
+    if (TL_BUG(DIRECTORY_NOT_SYNCED))
+        return 0;
+    int fd = tl_os->open(store->dir, "..", O_RDONLY | O_DIRECTORY, 0);
+    if (fd == -EACCES)
+        return 0;
+    if (fd < 0)
+        return fd;
+    int status = tl_os->fsync(fd);
+    tl_os->close(fd);
+    return status == -EINVAL || status == -EROFS ? 0 : status;
+}
+
 int tl_directory_write_identity(tl_store *store, tl_error *err) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     uint8_t random[22];
@@ -93,6 +108,8 @@ int tl_directory_write_identity(tl_store *store, tl_error *err) {
     int64_t written = tl_os->pwrite(fd, text, (size_t)length, 0);
     status = written < 0 ? (int)written : tl_os->fsync(fd);
     tl_os->close(fd);
+    if (status == 0)
+        status = sync_parent(store);
     if (status == 0)
         status = tl_os->rename(store->dir, "tidelog.json.new", store->dir, "tidelog.json");
     if (status == 0)

@@ -197,7 +197,12 @@ void tl_partition_forget_segments(tl_partition *partition, uint32_t below_ordina
 int tl_seals_map(tl_partition *partition, bool create, tl_error *err);
 int tl_seals_put(tl_partition *partition, uint32_t ordinal, const tl_seal *seal, tl_error *err);
 /* Checked copy. TL_ENOTFOUND: no such entry yet. */
+int tl_seals_read(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err);
+int tl_seals_check_header(tl_partition *partition, tl_error *err);
+/* The same for readers: what a damaged entry of a complete segment said is found out anew from the files (end_offset -1,
+ * max_timestamp_ms INT64_MAX: not known). */
 int tl_seals_get(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err);
+int tl_seals_guess(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err);
 
 /* --- append.c, roll.c, repair.c, sync.c, retain.c, recover.c, wait.c, housekeeper.c --- */
 extern const char tl_given_up[];                                            /* what is said of a partition with TL_UNRECOVERED */

@@ -42,17 +42,24 @@ static int flush_one(tl_store *store, uint32_t slot, int64_t now_ns, int64_t age
     bool moved = __atomic_load_n(&hot->synced, __ATOMIC_RELAXED) != __atomic_load_n(&hot->saved, __ATOMIC_RELAXED);
     if (id == 0 || (id & 1) != 0 || __atomic_load_n(&hot->failed, __ATOMIC_RELAXED) != 0)
         return 0;
-    if (!moved && (dirty == 0 || now_ns - (int64_t)dirty < age_ns))
+    /* A leader clears the time and then syncs: while it does, and when it has died in between, the time says nothing
+     * about the bytes that it wanted to sync. */
+    bool unsynced = __atomic_load_n(&hot->synced, __ATOMIC_RELAXED) != __atomic_load_n(&hot->tail, __ATOMIC_RELAXED);
+    bool timed = dirty != 0 && __atomic_load_n(&hot->syncing, __ATOMIC_RELAXED) == 0;
+    if (!moved && (!unsynced || (age_ns > 0 && timed && now_ns - (int64_t)dirty < age_ns)))
         return 0;
     tl_partition *partition = NULL;
     if (tl_store_partition(store, slot, tl_shared_cold(store->shared, slot)->channel, &partition, err) < 0)
         return 0;
-    int result = 0;
-    if (tl_partition_capture(partition, state)) { /* before the sync: what it says is then on disk */
-        int status = TL_BUG(CHECKPOINT_BEFORE_LOG_SYNC) || TL_BUG(RECOVERY_POINT_AFTER_SYNC)
-                         ? TL_OK
-                         : tl_partition_sync(partition, state->recovery_point, tl_store_lock_timeout_ns(store), err);
-        result = status < 0 ? status : state->recovery_point != __atomic_load_n(&hot->saved, __ATOMIC_RELAXED) ? 1 : 0;
+    int result = TL_OK;
+    if (TL_BUG(RECOVERY_POINT_AFTER_SYNC))
+        result = tl_partition_sync_flush(partition, err);
+    TL_POINT("housekeeper.capture");
+    if (result == TL_OK && tl_partition_capture(partition, state)) { /* before the sync: what it says is then on disk */
+        if (!TL_BUG(CHECKPOINT_BEFORE_LOG_SYNC) && !TL_BUG(RECOVERY_POINT_AFTER_SYNC))
+            result = tl_partition_sync(partition, state->recovery_point, tl_store_lock_timeout_ns(store), err);
+        if (result == TL_OK && state->recovery_point != __atomic_load_n(&hot->saved, __ATOMIC_RELAXED))
+            result = 1;
     }
     TL_POINT("housekeeper.flushed");
     tl_partition_release(partition);

@@ -158,7 +158,7 @@ int tl_reading_header(const tl_reading *reading, uint32_t position, int64_t expe
 /* --- finding --- */
 
 /* The last segment whose base is <= offset. */
-static int find_segment(tl_reading *reading, int64_t offset, uint32_t *ordinal, tl_error *err) {
+int tl_reading_segment(tl_reading *reading, int64_t offset, uint32_t *ordinal, tl_error *err) {
     tl_partition *partition = reading->partition;
     uint32_t high = tl_place_ordinal(reading->bounds.tail);
     uint32_t low = __atomic_load_n(&partition->hot->first_ordinal, __ATOMIC_ACQUIRE);
@@ -211,7 +211,7 @@ uint32_t tl_reading_hint(tl_reading *reading, int64_t offset, int64_t *batch_off
 
 int tl_reading_locate(tl_reading *reading, tl_cursor *cursor, tl_error *err) {
     uint32_t ordinal = 0;
-    int status = find_segment(reading, cursor->offset, &ordinal, err);
+    int status = tl_reading_segment(reading, cursor->offset, &ordinal, err);
     if (status < 0)
         return status;
     if (tl_place_ordinal(reading->bound) == ordinal && tl_place_position(reading->bound) == 0) {
@@ -283,40 +283,6 @@ int tl_reading_range(tl_reading *reading, const tl_cursor *cursor, tl_error *err
     return TL_ERANGE;
 }
 
-/* Where reading may go on after the damaged batch at the cursor: the next index entry that a whole batch confirms, else
- * the next segment. -1: nowhere before the tail. */
-int64_t tl_reading_resume(tl_reading *reading, const tl_cursor *cursor) {
-    tl_partition *partition = reading->partition;
-    uint32_t damaged = tl_place_position(cursor->place);
-    tl_index index;
-    int status = tl_segment_reader_index(partition, reading->segment, &index, NULL);
-    for (uint32_t i = 0; status == TL_OK && i < index.offset_count; i++) {
-        uint32_t position = 0;
-        tl_guard guard;
-        TL_GUARDED(guard) {
-            position = tl_be32(index.offset_entries + (size_t)i * TL_INDEX_ENTRY_BYTES + 4);
-        } TL_GUARD_CAUGHT(guard) {
-            break;
-        }
-        tl_batch batch;
-        if (position <= damaged || position >= reading->limit || tl_reading_header(reading, position, -1, &batch, NULL) < 0)
-            continue;
-        bool whole = false;
-        TL_GUARDED(guard) {
-            whole = tl_batch_crc_ok(reading->segment->map + position, &batch);
-        } TL_GUARD_CAUGHT(guard) {
-            whole = false;
-        }
-        if (whole && batch.base_offset > cursor->offset)
-            return batch.base_offset;
-    }
-    uint32_t next = reading->segment->ordinal + 1;
-    int64_t base = -1;
-    if (next > tl_place_ordinal(reading->bound) || tl_segment_base(partition, next, &base, NULL) < 0)
-        return reading->segment->ordinal == tl_place_ordinal(reading->bound) ? reading->bounds.log_end : -1;
-    return base;
-}
-
 /* Copies the batch at the cursor to the chunk's end, CRC checked. */
 int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk, tl_error *err) {
     uint32_t position = tl_place_position(cursor->place);
@@ -350,32 +316,24 @@ int tl_chunk_add(tl_chunk *chunk, size_t at, size_t bytes, const tl_batch *batch
     return TL_OK;
 }
 
-int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes,
-                      unsigned flags, tl_read_end *end, tl_error *err) {
-    tl_reading reading;
-    memset(end, 0, sizeof *end);
-    end->skipped_to = -1;
-    int status = tl_reading_begin(&reading, partition, flags, err);
-    if (status < 0 || (status = tl_reading_range(&reading, cursor, err)) < 0)
-        return status;
+/* Whole batches until there is enough. 0 or TL_OK at the end; anything below says what came in between. */
+static int read_some(tl_reading *reading, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes, tl_read_end *end, tl_error *err) {
     size_t from_records = chunk->count, from_bytes = chunk->used;
     while (chunk->count - from_records < max_records && chunk->used - from_bytes < max_bytes) {
         tl_batch batch;
-        status = tl_reading_next(&reading, cursor, err);
+        int status = tl_reading_next(reading, cursor, err);
         if (status <= 0)
-            break;
-        status = tl_reading_header(&reading, tl_place_position(cursor->place), cursor->batch_offset, &batch, err);
+            return status;
+        status = tl_reading_header(reading, tl_place_position(cursor->place), cursor->batch_offset, &batch, err);
         if (status < 0)
-            break;
+            return status;
         if (chunk->used > from_bytes && (batch.bytes > max_bytes - (chunk->used - from_bytes)))
-            break;
-        if ((flags & TL_READ_TRY) != 0 && batch.bytes > TRY_MOST_BYTES - (chunk->used - from_bytes)) {
-            status = chunk->used > from_bytes ? TL_OK : TL_EAGAIN;
-            break;
-        }
-        status = tl_reading_copy(&reading, cursor, &batch, chunk, err);
+            return TL_OK;
+        if ((reading->flags & TL_READ_TRY) != 0 && batch.bytes > TRY_MOST_BYTES - (chunk->used - from_bytes))
+            return chunk->used > from_bytes ? TL_OK : TL_EAGAIN;
+        status = tl_reading_copy(reading, cursor, &batch, chunk, err);
         if (status < 0)
-            break;
+            return status;
         if (batch.count == 0 || tl_batch_is_control(&batch)) {
             tl_cursor_step(cursor, &batch);
             continue;
@@ -386,24 +344,39 @@ int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chun
             end->batch_at = chunk->used;
             chunk->used += batch.bytes;
             tl_cursor_step(cursor, &batch);
-            break;
+            return TL_OK;
         }
         tl_error inner = {0};
         status = tl_chunk_add(chunk, chunk->used + TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch, cursor->offset, &inner);
-        if (status < 0) {
-            status = status == TL_ECORRUPT ? tl_reading_corrupt(&reading, inner.what, tl_place_position(cursor->place), err) : tl_fail(err, status, inner.what, "", -1);
-            break;
-        }
+        if (status < 0)
+            return status == TL_ECORRUPT ? tl_reading_corrupt(reading, inner.what, tl_place_position(cursor->place), err) : tl_fail(err, status, inner.what, "", -1);
         chunk->used += batch.bytes;
         tl_cursor_step(cursor, &batch);
     }
-    if (status == TL_ECORRUPT && reading.segment != NULL && cursor->located)
-        end->skipped_to = tl_reading_resume(&reading, cursor);
+    return TL_OK;
+}
+
+int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes,
+                      unsigned flags, tl_read_end *end, tl_error *err) {
+    tl_reading reading;
+    memset(end, 0, sizeof *end);
+    end->skipped_to = -1;
+    int status = tl_reading_begin(&reading, partition, flags, err);
+    if (status < 0 || (status = tl_reading_range(&reading, cursor, err)) < 0)
+        return status;
+    size_t from_records = chunk->count;
+    do {
+        status = read_some(&reading, cursor, chunk, max_records, max_bytes, end, err);
+        if (status >= 0)
+            break;
+        /* What was read before a damaged place is good: it is handed over, and the next call meets the damage. */
+        if (chunk->count > from_records && (status == TL_ECORRUPT || status == TL_EBUS)) {
+            cursor->located = false;
+            status = TL_OK;
+            break;
+        }
+        status = tl_reading_resync(&reading, cursor, status, &end->skipped_to, err);
+    } while (status == TL_OK);
     tl_reading_end(&reading);
-    if (status < 0)
-        cursor->located = false;
-    /* What was read before a damaged place is good: it is handed over, and the next call meets the damage. */
-    if (status == TL_ECORRUPT && chunk->count > from_records)
-        return TL_OK;
     return status < 0 ? status : TL_OK;
 }

@@ -41,6 +41,8 @@ static int hold(tl_reading *reading, uint32_t position, const tl_batch *batch, h
     tl_chunk_clear(&h->chunk);
     h->batch = *batch;
     if (batch->count == 0 || tl_batch_is_control(batch)) {
+        if (!tl_reading_whole(reading, position, batch)) /* one flipped bit makes a marker of any batch */
+            return tl_reading_corrupt(reading, "the CRC of a batch is wrong", position, err);
         h->valid = true;
         return TL_OK;
     }
@@ -118,6 +120,28 @@ static int take(const held *h, const tl_record *record, tl_chunk *chunk, tl_erro
     return TL_OK;
 }
 
+/* Decodes the batch that holds cursor->offset, and moves the cursor behind it. */
+static int hold_at(tl_reading *reading, tl_cursor *cursor, held *h, tl_unpack unpack, void *context, tl_error *err) {
+    const char *directory = reading->partition->cold->directory;
+    int status = tl_reading_next(reading, cursor, err);
+    if (status == 0)
+        return tl_fail(err, TL_ERANGE, "the offset is at or past the log end", directory, -1);
+    if (status < 0)
+        return status;
+    tl_batch batch;
+    status = tl_reading_header(reading, tl_place_position(cursor->place), cursor->batch_offset, &batch, err);
+    if (status < 0)
+        return status;
+    if (cursor->offset < batch.base_offset)
+        return tl_fail(err, TL_ERANGE, "no message has this offset (offsets may have gaps)", directory, -1);
+    status = hold(reading, tl_place_position(cursor->place), &batch, h, unpack, context, err);
+    if (status < 0)
+        return status;
+    cursor->place += batch.bytes;
+    cursor->batch_offset = tl_batch_next_offset(&batch);
+    return 1;
+}
+
 int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t count, tl_chunk *chunk, unsigned flags,
                          tl_unpack unpack, void *context, size_t *failed, tl_error *err) {
     tl_reading reading;
@@ -138,25 +162,16 @@ int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t
                 cursor.located = false;
             if ((status = tl_reading_range(&reading, &cursor, err)) < 0)
                 break;
-            status = tl_reading_next(&reading, &cursor, err);
+            do {
+                int64_t resume = -1;
+                status = hold_at(&reading, &cursor, &h, unpack, context, err);
+                if (status < 0)
+                    status = tl_reading_resync(&reading, &cursor, status, &resume, err);
+                else
+                    break;
+            } while (status == TL_OK); /* only the way to the batch is damaged: once more from where it stands */
             if (status < 0)
                 break;
-            tl_batch batch;
-            if (status == 1)
-                status = tl_reading_header(&reading, tl_place_position(cursor.place), cursor.batch_offset, &batch, err);
-            else
-                status = tl_fail(err, TL_ERANGE, "the offset is at or past the log end", partition->cold->directory, -1);
-            if (status < 0)
-                break;
-            if (offset < batch.base_offset) {
-                status = tl_fail(err, TL_ERANGE, "no message has this offset (offsets may have gaps)", partition->cold->directory, -1);
-                break;
-            }
-            status = hold(&reading, tl_place_position(cursor.place), &batch, &h, unpack, context, err);
-            if (status < 0)
-                break;
-            cursor.place += batch.bytes;
-            cursor.batch_offset = tl_batch_next_offset(&batch);
         }
         const tl_record *record = find_record(&h, offset);
         if (record == NULL) {
@@ -191,26 +206,37 @@ static int find_time_segment(tl_reading *reading, int64_t timestamp_ms, uint32_t
     return TL_OK;
 }
 
-static bool look_up_time(const tl_index *index, int64_t timestamp_ms, int64_t *offset) {
+static bool look_up_time(const tl_index *index, int64_t timestamp_ms, tl_index_time *entry) {
     tl_guard guard;
     TL_GUARDED(guard) {
-        tl_index_time entry = tl_index_lookup_time(index, timestamp_ms - 1); /* the first AT the timestamp is wanted */
-        *offset = entry.offset;
-        return entry.timestamp_ms >= 0;
+        *entry = tl_index_lookup_time(index, timestamp_ms - 1); /* the first AT the timestamp is wanted */
+        return entry->timestamp_ms >= 0;
     } TL_GUARD_CAUGHT(guard) {
         return false;
     }
     return false;
 }
 
-static int64_t time_hint(tl_reading *reading, int64_t timestamp_ms) {
-    tl_partition *partition = reading->partition;
+/* Moves the cursor to where a search for `timestamp_ms` may begin: behind the batch that an entry names, if that batch says
+ * the same of itself, else to the segment's start. */
+static int time_hint(tl_reading *reading, int64_t timestamp_ms, tl_cursor *cursor, tl_error *err) {
     tl_index index;
-    int64_t found = 0;
-    int status = tl_segment_reader_index(partition, reading->segment, &index, NULL);
-    if (status < 0 || index.time_count == 0 || !look_up_time(&index, timestamp_ms, &found))
-        return reading->segment->base_offset;
-    return found;
+    tl_index_time entry;
+    tl_batch batch;
+    int64_t base = reading->segment->base_offset, start = reading->bounds.log_start;
+    uint32_t ordinal = reading->segment->ordinal;
+    if (tl_segment_reader_index(reading->partition, reading->segment, &index, NULL) == TL_OK && index.time_count > 0 &&
+        look_up_time(&index, timestamp_ms, &entry) && entry.offset >= start && entry.offset < reading->bounds.log_end) {
+        *cursor = (tl_cursor){.offset = entry.offset};
+        bool genuine = tl_reading_locate(reading, cursor, NULL) == TL_OK && tl_place_ordinal(cursor->place) == ordinal &&
+                       tl_place_position(cursor->place) < reading->limit && reading->segment->ordinal == ordinal &&
+                       tl_reading_header(reading, tl_place_position(cursor->place), cursor->batch_offset, &batch, NULL) == TL_OK &&
+                       tl_batch_last_offset(&batch) == entry.offset && batch.max_timestamp_ms == entry.timestamp_ms;
+        if (genuine)
+            return TL_OK;
+    }
+    *cursor = (tl_cursor){.offset = base < start ? start : base};
+    return reading->segment != NULL && reading->segment->ordinal == ordinal ? TL_OK : tl_reading_enter(reading, ordinal, err);
 }
 
 static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpack unpack, void *context, int64_t *found, tl_error *err) {
@@ -224,15 +250,16 @@ static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpac
         return TL_OK;
     if ((status = tl_reading_enter(reading, ordinal, err)) < 0)
         return status;
-    cursor.offset = time_hint(reading, timestamp_ms);
-    if (cursor.offset < reading->bounds.log_start)
-        cursor.offset = reading->bounds.log_start;
+    if ((status = time_hint(reading, timestamp_ms, &cursor, err)) < 0)
+        return status;
     while ((status = tl_reading_next(reading, &cursor, err)) == 1) {
         tl_batch batch;
         uint32_t position = tl_place_position(cursor.place);
         status = tl_reading_header(reading, position, cursor.batch_offset, &batch, err);
         if (status < 0)
             return status;
+        if (!tl_reading_whole(reading, position, &batch)) /* passed over for what its header says, so that must be true */
+            return tl_reading_corrupt(reading, "the CRC of a batch is wrong", position, err);
         if (batch.max_timestamp_ms >= timestamp_ms && batch.count > 0 && !tl_batch_is_control(&batch)) {
             status = hold(reading, position, &batch, h, unpack, context, err);
             if (status < 0)

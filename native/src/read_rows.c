@@ -21,6 +21,7 @@ int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t ro
         return status;
     tl_key_place *places = NULL;
     size_t places_room = 0;
+again:
     while (*taken < room) {
         tl_batch batch;
         status = tl_reading_next(&reading, cursor, err);
@@ -101,13 +102,13 @@ int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t ro
         *taken += got;
         tl_cursor_step(cursor, &batch);
     }
-    tl_os->free(places);
-    if (status == TL_ECORRUPT && reading.segment != NULL && cursor->located)
-        end->skipped_to = tl_reading_resume(&reading, cursor);
-    tl_reading_end(&reading);
-    if (status < 0)
+    if (status < 0 && *taken > 0 && (status == TL_ECORRUPT || status == TL_EBUS)) { /* the next call meets the damage */
         cursor->located = false;
-    if (status == TL_ECORRUPT && *taken > 0)
-        return TL_OK;
+        status = TL_OK;
+    }
+    if (status < 0 && (status = tl_reading_resync(&reading, cursor, status, &end->skipped_to, err)) == TL_OK)
+        goto again;
+    tl_os->free(places);
+    tl_reading_end(&reading);
     return status < 0 ? status : TL_OK;
 }

@@ -29,8 +29,14 @@ int tl_reading_corrupt(const tl_reading *reading, const char *what, uint32_t pos
 int tl_reading_bus(const tl_reading *reading, const tl_guard *guard, tl_error *err);
 /* Copies the batch at the cursor to the chunk's end, CRC checked. */
 int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk, tl_error *err);
-/* Where reading may go on after the damaged batch at the cursor; -1: nowhere before the tail. */
-int64_t tl_reading_resume(tl_reading *reading, const tl_cursor *cursor);
+/* After `status` (TL_ECORRUPT or TL_EBUS) at the cursor. TL_OK: what is wanted is whole, only the way to it is damaged, and
+ * the cursor stands there now. Else `status`, err naming the damaged place, *resume the offset at which reading may go on
+ * (-1: none known). Any other status is handed back. cursor->located is false then. */
+int tl_reading_resync(tl_reading *reading, tl_cursor *cursor, int status, int64_t *resume, tl_error *err);
+/* Whether the CRC of a batch that was parsed at `position` is right. */
+bool tl_reading_whole(const tl_reading *reading, uint32_t position, const tl_batch *batch);
+/* The last segment whose base offset is <= offset. */
+int tl_reading_segment(tl_reading *reading, int64_t offset, uint32_t *ordinal, tl_error *err);
 int tl_reading_copy_keys(const uint8_t *batch, uint32_t batch_bytes, const tl_key_place *places, size_t count, tl_chunk *keys, tl_error *err);
 
 TL_INLINE void tl_cursor_step(tl_cursor *cursor, const tl_batch *batch) {

@@ -97,6 +97,22 @@ static bool find_last_used(const tl_segment *segment, uint32_t from, uint32_t *u
     return true;
 }
 
+/* A name for torn bytes that nothing has yet: a recovery that a power cut ended has perhaps saved what is torn once more
+ * by now, and its copy is the better one. Returns the descriptor of the new file. */
+static int create_torn(tl_partition *partition, int64_t base_offset, const char *suffix, char path[360]) {
+    int fd = -EEXIST;
+    for (unsigned turn = 1; turn < 10000 && fd == -EEXIST; turn++) {
+        char numbered[64];
+        if (turn == 1)
+            snprintf(numbered, sizeof numbered, "%s", suffix);
+        else
+            snprintf(numbered, sizeof numbered, "%s.%u", suffix, turn);
+        tl_segment_path(partition, base_offset, numbered, path);
+        fd = tl_os->open(partition->store->dir, path, O_WRONLY | O_CREAT | O_EXCL, TL_FILE_MODE);
+    }
+    return fd;
+}
+
 /* Copies the bytes from `from` on that are not zero at the end to <base>.log.torn-<position>. */
 static int put_aside(tl_partition *partition, tl_segment *segment, uint32_t from, tl_recovery *totals, tl_error *err) {
     uint32_t until = 0;
@@ -106,8 +122,7 @@ static int put_aside(tl_partition *partition, tl_segment *segment, uint32_t from
         return TL_OK;
     char path[360], suffix[40];
     snprintf(suffix, sizeof suffix, ".log.torn-%u", from);
-    tl_segment_path(partition, segment->base_offset, suffix, path);
-    int fd = tl_os->open(partition->store->dir, path, O_WRONLY | O_CREAT | O_TRUNC, TL_FILE_MODE);
+    int fd = create_torn(partition, segment->base_offset, suffix, path);
     if (fd < 0)
         return tl_fail_sys(err, fd, "torn bytes cannot be put aside", path);
     int64_t written = tl_os->pwrite(fd, segment->map + from, until - from, 0);
@@ -132,8 +147,11 @@ static int put_segment_aside(tl_partition *partition, int64_t base, tl_recovery 
     tl_store *store = partition->store;
     char path[360], torn[360];
     tl_segment_path(partition, base, ".log", path);
-    tl_segment_path(partition, base, ".log.torn", torn);
-    int fd = tl_os->open(store->dir, path, O_RDONLY, 0);
+    int fd = create_torn(partition, base, ".log.torn", torn); /* an empty file, for the rename to replace */
+    if (fd < 0)
+        return tl_fail_sys(err, fd, "a torn segment cannot be put aside", torn);
+    tl_os->close(fd);
+    fd = tl_os->open(store->dir, path, O_RDONLY, 0);
     tl_stat stat;
     if (fd >= 0) {
         if (tl_os->stat(fd, &stat) == 0)
@@ -304,7 +322,12 @@ static int scan_all(tl_partition *partition, const listing *files, tl_recovery *
             return status;
     }
     status = files->count > 0 ? sync_directory(partition) : 0;
-    return status < 0 ? tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory) : TL_OK;
+    if (status < 0)
+        return tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory);
+    /* A trim moves the recovery point past segments whose seals were never synced, perhaps not even their file. */
+    uint32_t ordinal = tl_place_ordinal(hot->tail);
+    const tl_seal active = {.base_offset = hot->active_base[ordinal & 1], .max_timestamp_ms = -1};
+    return ordinal == 0 ? TL_OK : tl_seals_put(partition, ordinal, &active, err);
 }
 
 /* [end, lease) may have been given out and lost: an empty batch takes these offsets for ever. Also in a segment that is
@@ -316,11 +339,16 @@ static int fill(tl_partition *partition, tl_error *err) {
     tl_end_read(hot, hot->tail, &end);
     if (lease <= end.end_offset || TL_BUG(OFFSET_REUSED_AFTER_CUT))
         return TL_OK;
-    uint8_t batch[TL_BATCH_HEADER_BYTES];
-    size_t bytes = tl_batch_encode_empty(batch, end.end_offset, lease - 1, &tl_batch_plain);
-    const tl_append what = {.encoded = batch, .encoded_bytes = bytes, .count = (size_t)(lease - end.end_offset), .max_timestamp_ms = -1};
-    tl_appended appended;
-    int status = tl_partition_append(partition, &what, 0, &appended, err);
+    int status = TL_OK;
+    for (int64_t from = end.end_offset; status == TL_OK && from < lease;) { /* offsets of one batch lie less than 2^31 apart */
+        int64_t count = lease - from < TL_LEASE ? lease - from : TL_LEASE;
+        uint8_t batch[TL_BATCH_HEADER_BYTES];
+        size_t bytes = tl_batch_encode_empty(batch, from, from + count - 1, &tl_batch_plain);
+        const tl_append what = {.encoded = batch, .encoded_bytes = bytes, .count = (size_t)count, .max_timestamp_ms = -1};
+        tl_appended appended;
+        status = tl_partition_append(partition, &what, 0, &appended, err);
+        from += count;
+    }
     TL_POINT("recover.filled");
     if (status < 0 || (status = tl_partition_lock(partition, false, err)) < 0)
         return status;

@@ -143,6 +143,8 @@ int tl_partition_roll_early(tl_partition *partition, tl_error *err) {
 /* Rebuilds counts and progress of the active segment's indexes from its last genuine entry, or from its start. */
 static int repair_index(tl_partition *partition, tl_error *err) {
     tl_hot *hot = partition->hot;
+    if (TL_BUG(INDEX_AHEAD_OF_DATA)) /* entries made too early stay; each is for a batch that may never come */
+        return TL_OK;
     tl_segment *segment = partition->writer;
     uint32_t limit = tl_place_position(hot->tail);
     tl_index index;
@@ -155,8 +157,7 @@ static int repair_index(tl_partition *partition, tl_error *err) {
     tl_index_progress progress;
     tl_guard guard;
     TL_GUARDED(guard) {
-        if (!TL_BUG(INDEX_AHEAD_OF_DATA))
-            tl_index_truncate(&index, limit);
+        tl_index_truncate(&index, limit);
         position = tl_index_resume(&index, limit, &progress);
         if (position == 0) /* no genuine entry to go on from: all are made again */
             index.offset_count = index.time_count = 0;

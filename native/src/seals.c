@@ -114,6 +114,22 @@ int tl_seals_map(tl_partition *partition, bool create, tl_error *err) {
     return status;
 }
 
+int tl_seals_check_header(tl_partition *partition, tl_error *err) {
+    char path[360];
+    seals_path(partition, path);
+    int status = tl_seals_map(partition, false, err);
+    if (status < 0)
+        return status;
+    volatile bool ok = false;
+    tl_guard guard;
+    TL_GUARDED(guard) {
+        ok = header_ok(partition->seals);
+    } TL_GUARD_CAUGHT(guard) {
+        ok = false;
+    }
+    return ok ? TL_OK : tl_fail(err, TL_ECORRUPT, "the header of the file of seals is damaged", path, 0);
+}
+
 static uint64_t entry_at(uint32_t ordinal) { return TL_SEALS_HEADER + (uint64_t)ordinal * sizeof(tl_seal); }
 
 static int ensure_room(tl_partition *partition, uint64_t until, tl_error *err) {
@@ -155,7 +171,14 @@ int tl_seals_put(tl_partition *partition, uint32_t ordinal, const tl_seal *seal,
     return TL_OK;
 }
 
+/* Damage of an entry is no damage of its segment. */
 int tl_seals_get(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err) {
+    int status = tl_seals_read(partition, ordinal, out, err);
+    bool lost = status == TL_ECORRUPT || status == TL_EBUS || status == TL_ENOTFOUND;
+    return lost && tl_seals_guess(partition, ordinal, out, NULL) == TL_OK ? TL_OK : status;
+}
+
+int tl_seals_read(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err) {
     int status = tl_seals_map(partition, false, err);
     if (status < 0)
         return status;

@@ -136,9 +136,11 @@ int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_of
             goto failed;
         }
     }
-    fd = tl_os->open(store->dir, temporary, O_RDWR | O_CREAT | O_TRUNC, TL_FILE_MODE);
+    /* Never an old file emptied: until the new length is on the disk, a power cut brings back what stood in it. */
+    (void)tl_os->unlink(store->dir, temporary, false);
+    fd = tl_os->open(store->dir, temporary, O_RDWR | O_CREAT | O_EXCL, TL_FILE_MODE);
     if (fd == -ENOENT && (status = make_directory(partition, err)) == TL_OK)
-        fd = tl_os->open(store->dir, temporary, O_RDWR | O_CREAT | O_TRUNC, TL_FILE_MODE);
+        fd = tl_os->open(store->dir, temporary, O_RDWR | O_CREAT | O_EXCL, TL_FILE_MODE);
     if (fd < 0) {
         status = tl_fail_sys(err, fd, "a segment file cannot be created", temporary);
         goto failed;
@@ -252,6 +254,11 @@ int tl_segment_extend(tl_partition *partition, tl_segment *segment, uint32_t unt
     }
     uint32_t populated = __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
     if (until > populated) {
+        /* Of a segment that was found, nothing is populated by us. What stands before the tail must not be: faulting it
+         * in for writing takes time and makes the disk write all of it again. */
+        uint64_t tail = __atomic_load_n(&partition->hot->tail, __ATOMIC_RELAXED);
+        if (tl_place_ordinal(tail) == segment->ordinal && tl_place_position(tail) > populated)
+            populated = tl_place_position(tail);
         uint64_t target = (uint64_t)until + clamp(until, 4 * TL_PAGE, 1u << 20);
         if (target > segment->allocated)
             target = segment->allocated;

@@ -306,7 +306,9 @@ static int repair_dead(tl_store *store, uint32_t slot, tl_error *err) {
 static int close_cleanly(tl_store *store, tl_error *err) {
     tl_shared_header *header = store->header;
     TL_POINT("close.begin");
-    int flushed = flush_all(store, err);
+    int flushed = tl_leftovers_finish(store, err); /* what is half dropped gets no state below, and must not come back */
+    if (flushed == TL_OK)
+        flushed = flush_all(store, err);
     if (flushed < 0)
         return flushed;
     tl_shared_set_alone(store);

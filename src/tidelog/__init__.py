@@ -9,40 +9,40 @@
             for message in received:
                 print(message.value)
 
-Everything public is named in `__all__`; nothing inside the package imports this file.
+Everything public is named in `__all__`; nothing inside the package imports this file. Names are loaded at their first
+use, so that a program which imports tidelog and then does not open a log pays next to nothing for it.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from tidelog import native
-from tidelog.channel import Channel, Queue, Topic
-from tidelog.consumer import Consumer
-from tidelog.errors import (
-    ChannelNotFound,
-    Closed,
-    Corrupt,
-    DecodeError,
-    Error,
-    Fenced,
-    Forked,
-    Full,
-    Locked,
-    NoSpace,
-    NotSupported,
-    OffsetOutOfRange,
-    SchemaMismatch,
-    StorageFailed,
-    Timeout,
-    TooLarge,
-)
-from tidelog.log import Log, open
-from tidelog.message import Batch, Message, Position, Receipt
-from tidelog.producer import Producer
-
 if TYPE_CHECKING:
-    from tidelog import testing
+    from tidelog import native, testing
+    from tidelog.channel import Channel, Queue, Topic
+    from tidelog.consumer import Consumer
+    from tidelog.errors import (
+        ChannelNotFound,
+        Closed,
+        Corrupt,
+        DecodeError,
+        Error,
+        Fenced,
+        Forked,
+        Full,
+        Locked,
+        NoSpace,
+        NotSupported,
+        OffsetOutOfRange,
+        SchemaMismatch,
+        StorageFailed,
+        Timeout,
+        TooLarge,
+    )
+    from tidelog.log import Log, open
+    from tidelog.message import Batch, Message, Position, Receipt
+    from tidelog.producer import Producer
 
 __all__ = [
     "Batch",
@@ -77,13 +77,27 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`testing` is for tests only, so it is imported when it is asked for."""
-    if name == "testing":
-        import importlib
+_HOMES = {
+    "channel": ("Channel", "Queue", "Topic"),
+    "consumer": ("Consumer",),
+    "log": ("Log", "open"),
+    "message": ("Batch", "Message", "Position", "Receipt"),
+    "producer": ("Producer",),
+}
+_MODULES = ("native", "testing")
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-        return importlib.import_module("tidelog.testing")
-    raise AttributeError(f"module 'tidelog' has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name, once."""
+    if name not in __all__:
+        raise AttributeError(f"module 'tidelog' has no attribute {name!r}")
+    if name in _MODULES:
+        value = importlib.import_module(f"tidelog.{name}")
+    else:
+        value = getattr(importlib.import_module(f"tidelog.{_HOME.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

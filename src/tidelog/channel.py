@@ -35,11 +35,12 @@ from tidelog.consumer import (
 from tidelog.engine.base import Changes, Committed, Engine, Opened
 from tidelog.errors import ChannelNotFound
 from tidelog.message import Message, epoch_ms_array
-from tidelog.skew import Skew, SkewCounter
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tidelog.skew import Skew
 
 __all__ = ["Channel", "Queue", "Topic"]
 
@@ -259,6 +260,8 @@ class Channel(Sender, Generic[T]):
     def skew(self, hottest: int = 10) -> Skew:
         """How unevenly the messages fall on the partitions, and the `hottest` most frequent keys, by reading them
         all."""
+        from tidelog.skew import SkewCounter
+
         opened = self.opened()
         counter = SkewCounter(len(opened.partitions))
         for number in range(len(opened.partitions)):

@@ -77,6 +77,8 @@ class StoreOptions:
     """Age at which it does."""
     create: bool = True
     """Make the directory if it is missing; False: ask for an existing store."""
+    look: bool = False
+    """Change nothing at all: no recovery, no repair, no clean close. Whatever would change something then fails."""
 
     def __post_init__(self) -> None:
         _whole(self.flush_interval_ms, "flush_interval_ms", 1, 3_600_000)

@@ -113,10 +113,10 @@ class Consumer(Reader, Generic[T]):
         def __next__(self) -> Message[T]:
             """The next message."""
 
-        def receive(self, timeout: float | None = None) -> Message[T]:
+        def receive(self, timeout: Duration | None = None) -> Message[T]:
             """The next message; waits `timeout` seconds (None: for ever), then raises Timeout."""
 
-        def receive_many(self, count: int = 1000, timeout: float | None = None) -> Batch[T]:
+        def receive_many(self, count: int = 1000, timeout: Duration | None = None) -> Batch[T]:
             """Up to `count` messages that are there; waits for the first, and is empty when `timeout` seconds
             passed."""
 

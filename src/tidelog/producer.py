@@ -430,7 +430,7 @@ class Lingering(Receipt):
 
         return np.array([self.offset], dtype=np.int64)
 
-    def result(self, timeout: float | None = None, level: str | None = None) -> Position:
+    def result(self, timeout: Duration | None = None, level: str | None = None) -> Position:
         """Where the message is; sends its batch now if it still waits. `level="synced"`: wait for the disk too.
 
         Raises Timeout after `timeout` seconds, and what sending raised.
@@ -438,7 +438,8 @@ class Lingering(Receipt):
         batch = self._batch
         if not batch.done.is_set():
             batch.producer._send_gathered(batch.channel)
-        if not batch.done.wait(timeout):
+        seconds = None if timeout is None else duration_ms(timeout, "timeout") / 1000
+        if not batch.done.wait(seconds):
             raise Timeout(f"the message was not in the log after {timeout} s; call result() again, or flush()")
         if batch.error is not None:
             batch.asked = True
@@ -446,7 +447,7 @@ class Lingering(Receipt):
         receipt = batch.receipt
         assert receipt is not None
         if level is not None:
-            receipt.result(timeout, level)
+            receipt.result(seconds, level)
         return Position(int(receipt.partitions[self._place]), int(receipt.offsets[self._place]))
 
 

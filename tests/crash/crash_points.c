@@ -310,8 +310,14 @@ static uint64_t chance(const model_point *point) { return m->children == 0 ? 100
 
 static bool begins(const char *name, const char *prefix) { return strncmp(name, prefix, strlen(prefix)) == 0; }
 
+static bool torn(const step *s) {
+    return s->tears != 0 && (strcmp(s->point, "append.copied") == 0 || strcmp(s->point, "append_many.copied") == 0 || strcmp(s->point, "append.reserved") == 0);
+}
+
 /* What the death of the step before, or the way the store is found, gives a child to do that it seldom does else. */
 static bool fits(const model_point *point, const step *s, const step *before) {
+    if (s->found == FOUND_BOOT && before != NULL && torn(before))
+        return begins(point->name, "recover.torn") || begins(point->name, "recover.scanned");
     if (s->found == FOUND_BOOT)
         return begins(point->name, "recover.") || begins(point->name, "offsets.reset") || begins(point->name, "shared.") || begins(point->name, "checkpoint.recover");
     if (before == NULL)
@@ -330,7 +336,8 @@ static void choose_point(step *s, const step *before, uint64_t *dice) {
     if (m->point_count == 0)
         return;
     const model_point *best = NULL;
-    bool follow = model_random(dice) % 100 < 40, rare = model_random(dice) % 100 < 5;
+    bool special = before != NULL && (begins(before->point, "checkpoint.sync") || begins(before->point, "sync.") || torn(before));
+    bool follow = model_random(dice) % 100 < (special ? 80 : 40);
     for (int tries = 0; tries < 400 && follow && best == NULL; tries++) {
         const model_point *one = &m->points[model_random(dice) % m->point_count];
         if (fits(one, s, before))
@@ -339,7 +346,7 @@ static void choose_point(step *s, const step *before, uint64_t *dice) {
     for (int i = 0, found = 0; best == NULL || (!follow && i < 200 && found < 4); i++) {
         const model_point *other = &m->points[model_random(dice) % m->point_count];
         follow = false;
-        if (chance(other) < (rare ? 0 : 30) && i < 200)
+        if (model_random(dice) % 100 >= chance(other) + 4 && i < 200)
             continue;
         found++;
         if (best == NULL || other->kills < best->kills)
@@ -364,6 +371,12 @@ static void make_plan(plan *made, uint64_t life) {
         uint32_t how = (uint32_t)(model_random(&dice) % 100);
         bool kept = i > 0 && made->steps[i - 1].found == FOUND_KEEPER;
         s->found = how < 25 ? FOUND_BOOT : how < 45 ? FOUND_KEEPER : how < 60 && kept ? FOUND_CLOSED : kept && how < 80 ? FOUND_KEEPER : FOUND_SAME;
+        if (i > 0 && torn(&made->steps[i - 1]) && model_random(&dice) % 2 == 0)
+            s->found = FOUND_BOOT;
+        if (i > 0 && begins(made->steps[i - 1].point, "checkpoint.sync.") && s->found != FOUND_KEEPER)
+            s->found = FOUND_SAME;
+        if (i > 0 && begins(made->steps[i - 1].point, "sync.") && kept)
+            s->found = FOUND_KEEPER;
         s->end = model_random(&dice) % 2 == 0 ? 'x' : 'c';
         if (i < made->count - 2)
             choose_point(s, i == 0 ? NULL : &made->steps[i - 1], &dice);

@@ -93,5 +93,6 @@ tl_partition *work_partition(tl_store *store, const model_partition *p);
 
 /* verify.c: `alone` says that no other process has the store open. */
 void verify_store(tl_store *store, bool alone);
+const uint8_t *verify_map_shared(size_t *bytes); /* the words of the boot, read-only; munmap them */
 
 #endif

@@ -319,7 +319,7 @@ static void say_finding(void *context, const char *file, int64_t position, const
     fprintf(stderr, "finding: %s, position %lld: %s (offsets %lld to %lld)\n", file, (long long)position, what, (long long)first, (long long)next);
 }
 
-static const uint8_t *map_shared(size_t *bytes) {
+const uint8_t *verify_map_shared(size_t *bytes) {
     char name[320];
     snprintf(name, sizeof name, "%s/shared", m->path);
     int fd = open(name, O_RDONLY | O_CLOEXEC);
@@ -337,7 +337,7 @@ static const uint8_t *map_shared(size_t *bytes) {
 void verify_store(tl_store *store, bool alone) {
     verify_catalogue(store, alone);
     size_t bytes = 0;
-    const uint8_t *shared = map_shared(&bytes);
+    const uint8_t *shared = verify_map_shared(&bytes);
     for (uint32_t i = 0; i < m->partitions; i++) {
         model_partition *p = &m->partition[i];
         if (p->state != PARTITION_LIVE)

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { MOST_MESSAGES = 60, ROW_BYTES = 40, HUGE_ROW_BYTES = 4000, HUGE_ROWS = 640 };
@@ -284,8 +285,15 @@ static void sync_one(tl_store *store, model_partition *p) {
     tl_partition *handle = work_partition(store, p);
     tl_error err = {0};
     model_doing("sync partition %d", (int)(p - m->partition));
-    uint64_t tail = tl_partition_tail(handle);
+    uint64_t tail = tl_partition_tail(handle), again = tl_point_hits("sync.dirtied_again");
+    size_t bytes = 0;
+    const uint8_t *shared = verify_map_shared(&bytes);
+    const tl_hot *hot = tl_shared_hot((uint8_t *)(uintptr_t)shared, p->slot);
+    bool leader_died = hot->syncing != 0 && hot->synced < tail;
+    munmap((void *)(uintptr_t)shared, bytes);
     model_expect_ok(tl_partition_sync(handle, tail, -1, &err), &err, "sync");
+    if (leader_died && tl_point_hits("sync.dirtied_again") == again)
+        model_fail("a leader died in a sync, and the next one trusted the pages: an error that only the dead one saw would be lost");
     if (!tl_partition_is_synced(handle, tail))
         model_fail("a sync returned before its tail was synced");
 }

@@ -102,6 +102,21 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert not missing
 
 
+def test_readme_table_goes_between_its_markers() -> None:
+    from benchmarks import readme_table
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    fresh = readme_table.placed(readme, "| new |")
+    assert fresh.count("| new |") == 1 and len(fresh) < len(readme)
+    assert readme_table.placed(fresh, "| new |") == fresh
+    with pytest.raises(ValueError, match="once each"):
+        readme_table.placed(readme + readme_table.BEGIN, "")
+    with pytest.raises(ValueError, match="smoke"):
+        readme_table.table([{"smoke": True, "figures": []}])
+    with pytest.raises(ValueError, match="no results"):
+        readme_table.table([{"smoke": False, "figures": []}])
+
+
 def test_each_rule_sees() -> None:
     page = ROOT / "docs" / "architecture.md"
     assert len(list(broken_links(page, "[a](nowhere.md) [b](#nowhere) [c](https://example.org)"))) == 3

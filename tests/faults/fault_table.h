@@ -50,7 +50,7 @@ enum { FAULT_KINDS = sizeof fault_kinds / sizeof *fault_kinds };
 typedef struct fault_plan {
     const fault_kind *kind;
     bool armed, forever;
-    uint64_t nth, seen, fired;
+    uint64_t nth, gap, seen, fired;     /* gap: the call that many after the nth fails too; 0: none */
     uint32_t fired_calls;               /* bits of what fired since the caller cleared it */
     int number;                         /* the errno that the last one returned */
     char last[160];
@@ -68,7 +68,8 @@ static inline bool fault_strikes(enum fault_call call, const char *path) {
     if (!fault.armed || (fault.kind->calls & (1u << call)) == 0)
         return false;
     fault.seen++;
-    if (fault.seen != fault.nth && !(fault.forever && fault.seen > fault.nth))
+    bool again = fault.seen > fault.nth && (fault.forever || (fault.gap != 0 && fault.seen == fault.nth + fault.gap));
+    if (fault.seen != fault.nth && !again)
         return false;
     fault.fired++;
     fault.fired_calls |= 1u << call;

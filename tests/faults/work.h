@@ -54,6 +54,8 @@ static int step(const char *name, int status, const tl_error *err) {
         REFUSE("%s: the error names no file: %s (%s)", name, err->what, fault.last);
     if (from_system && fired != 0 && err->sys_errno != fault.kind->number && err->sys_errno != fault.number)
         REFUSE("%s: errno %d became %d: %s, %s (%s)", name, fault.number, err->sys_errno, err->what, err->path, fault.last);
+    if ((fired & B(HEAP)) != 0 && status != TL_ENOMEM)
+        REFUSE("%s: a lack of memory became %s: %s, %s", name, tl_status_name(status), err->what, err->path);
     static const int wanted[] = {TL_EIO, TL_ENOSPC, TL_ENOMEM, TL_EFAILED, TL_EBUS, TL_ELOCKED, TL_EAGAIN, TL_ETIMEOUT};
     bool typed = false;
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)

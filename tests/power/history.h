@@ -37,6 +37,7 @@ typedef struct part {
     int64_t end;                    /* visible log end; no offset below it may mean anything new, ever */
     int64_t synced;                 /* messages below are promised to be on the disk */
     int64_t start, start_asked;     /* promised log start; the one a trim that has not returned asked for */
+    int64_t start_in_doubt;         /* the same of a trim whose process died: it may be on disk and come true later */
     bool failed;                    /* a sync failed: it takes no more messages */
     int64_t commits[COMMITS];       /* [0] is promised (-1: nothing committed), those behind it may be there instead */
     int commit_count;
@@ -232,9 +233,14 @@ static void verify_part(tl_store *store, part *p, enum how_strict strict, bool m
         status = tl_partition_bounds(partition, &bounds, &err);
     if (status < 0)
         violated("%s: it cannot be opened: %s, %s", p->directory, tl_status_name(status), err.what);
-    if (bounds.log_start != p->start && (strict == AFTER_CLOSE || bounds.log_start != p->start_asked))
+    if (bounds.log_start != p->start && bounds.log_start != p->start_asked && bounds.log_start != p->start_in_doubt)
         violated("%s: the log starts at %lld, promised was %lld", p->directory, (long long)bounds.log_start, (long long)p->start);
-    p->start = p->start_asked = bounds.log_start;
+    p->start = bounds.log_start;
+    if (strict == AFTER_CUT)
+        p->start_in_doubt = p->start;
+    else if (strict == AFTER_DEATH && p->start_asked != p->start)
+        p->start_in_doubt = p->start_asked;
+    p->start_asked = p->start;
     if (bounds.log_end < p->end || (strict == AFTER_CLOSE && bounds.log_end != p->end))
         violated("%s: the log ends at %lld, its end was at %lld before: offsets would be handed out twice", p->directory, (long long)bounds.log_end, (long long)p->end);
     reading_state r = {.p = p};

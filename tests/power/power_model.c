@@ -109,6 +109,8 @@ __attribute__((format(printf, 1, 2))) static void trace(const char *format, ...)
 
 /* --- doing things to the store --- */
 
+static int trace_partition(void *context, uint32_t slot, const tl_partition_config *config);
+
 static void open_store(enum how_strict strict) {
     const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = true};
     tl_error err = {0};
@@ -131,9 +133,25 @@ static void open_store(enum how_strict strict) {
           recovery.clean ? "clean, " : "", recovery.same_boot ? "same boot, " : "", recovery.scanned_partitions,
           (unsigned long long)recovery.scanned_bytes, (unsigned long long)recovery.torn_bytes);
     memset(open_parts, 0, sizeof open_parts);
+    if (replaying())
+        (void)tl_store_each_partition(store, NULL, trace_partition);
     verify_store(store, strict);
     told.sync_failed = told.store_failed = false;
     armed = was_armed;
+}
+
+static int trace_partition(void *context, uint32_t slot, const tl_partition_config *config) {
+    tl_partition *partition = NULL;
+    tl_partition_info info;
+    (void)context;
+    if (tl_store_partition(store, slot, config->channel, &partition, NULL) < 0)
+        return 0;
+    if (tl_partition_describe(partition, &info, NULL) == TL_OK)
+        trace("  %s: offsets %lld to %lld, lease %lld, segments %u to %u, position %u, synced %u at %u", config->directory, (long long)info.log_start,
+              (long long)info.log_end, (long long)info.lease, info.first_ordinal, (unsigned)(info.tail >> 32), (unsigned)info.tail,
+              (unsigned)(info.synced >> 32), (unsigned)info.synced);
+    tl_partition_release(partition);
+    return 0;
 }
 
 static tl_partition *partition_of(int i) {
@@ -175,7 +193,7 @@ static bool close_store(void) {
     for (int i = 0; i < told.part_count; i++)
         failed |= told.parts[i].existence == LIVE && told.parts[i].failed;
     if (status < 0) {
-        if (!failed || status != TL_EFAILED)
+        if (!failed || (status != TL_EFAILED && status != TL_EIO))
             violated("closing fails: %s, %s (%s)", tl_status_name(status), err.what, err.path);
         return false;
     }
@@ -565,6 +583,10 @@ static void verify_torn(void) {
     }
 }
 
+static int64_t end_of_spans(const part *p) {
+    return p->span_count == 0 ? p->start : p->spans[p->span_count - 1].offset + p->spans[p->span_count - 1].count;
+}
+
 static void compare_with_other_recovery(void) {
     for (int i = 0; i < told.part_count; i++) {
         const part *a = &told.parts[i], *b = &must_equal->parts[i];
@@ -576,7 +598,8 @@ static void compare_with_other_recovery(void) {
         for (int k = 0; same && k < a->span_count; k++)
             same = a->spans[k].offset == b->spans[k].offset && a->spans[k].count == b->spans[k].count && a->spans[k].number == b->spans[k].number;
         if (!same)
-            violated("%s: a recovery that was cut short and done again finds other messages", a->directory);
+            violated("%s: a recovery that was cut short and done again finds other messages: from %lld to %lld, the other from %lld to %lld", a->directory,
+                     (long long)a->start, (long long)end_of_spans(a), (long long)b->start, (long long)end_of_spans(b));
     }
 }
 

@@ -4,6 +4,7 @@ is gone?"""
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,6 +168,8 @@ def test_an_empty_batch(tmp_path: Path) -> None:
         with opened(tmp_path / str(type_)[:5], type_=type_) as log:
             batch = log.reader().receive_many(10, 0.0)
             assert len(batch) == 0 == batch.nbytes and not batch
+            assert type(batch.values) is (np.ndarray if type_ is Row else list)
+            assert type_ is not Row or batch.values.dtype == Row
             assert list(batch) == list(batch.values) == batch.raws == batch.keys == []
             assert batch.offsets.tolist() == batch.partitions.tolist() == batch.timestamps.tolist() == []
             assert batch.ends() == {} and len(batch[::-1]) == len(batch[:]) == 0
@@ -322,3 +325,20 @@ def test_arrow_streams_are_released_however_they_are_used(tmp_path: Path) -> Non
         del taken
         gc.collect()
         assert first.column(0).to_pylist() == batch.values
+
+
+def test_a_value_that_refers_to_its_message_is_collected(tmp_path: Path) -> None:
+    class Node(msgspec.Struct, weakref=True):
+        id: int
+        message: Any = None
+
+    with opened(tmp_path / "s", type_=Node) as log:
+        log.sender().send_many([Node(at) for at in range(10)])
+        messages = list(log.reader().receive_many(10, 5.0))
+        for message in messages:
+            message.value.message = message
+        watched = [weakref.ref(message.value) for message in messages]
+        assert all(one() is message.value for one, message in zip(watched, messages, strict=True))
+        del message, messages
+        gc.collect()
+        assert [one() for one in watched] == [None] * 10

@@ -59,11 +59,26 @@ def test_primitives_answer_known_values() -> None:
 def test_importing_loads_neither_numpy_nor_rich_nor_the_tests_tools() -> None:
     code = (
         "import sys, tidelog\n"
+        "tidelog.open\n"
         "heavy = {'numpy', 'rich', 'hypothesis', 'pytest', 'asyncio', 'matplotlib', 'multiprocessing', 'lz4'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_loaded_once_and_keep_their_identity() -> None:
+    from tidelog.channel import Queue
+    from tidelog.errors import Timeout
+    from tidelog.log import open as open_log
+
+    assert tidelog.open is open_log
+    assert vars(tidelog)["open"] is open_log
+    assert tidelog.Queue is Queue
+    assert tidelog.Timeout is Timeout
+    names: dict[str, object] = {}
+    exec("from tidelog import *", names)
+    assert set(names) - {"__builtins__"} == EXPORTED
 
 
 def test_sending_bytes_needs_no_numpy() -> None:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,11 @@ def test_several_channels_in_one_reader(tmp_path: Path) -> None:
 def test_time_outs(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as log:
         reader = log.reader()
-        for timeout in (0, 0.0, 0.12):
+        for timeout, given in ((0, 0), (0.0, timedelta(0)), (0.12, 0.12), (0.05, timedelta(milliseconds=50))):
             began = time.monotonic()
             with pytest.raises(errors.Timeout):
-                reader.receive(timeout)
-            assert len(reader.receive_many(10, timeout)) == 0
+                reader.receive(given)
+            assert len(reader.receive_many(10, given)) == 0
             assert 2 * timeout <= time.monotonic() - began < 2 * timeout + 1
         for wrong in (-1, float("nan")):
             with pytest.raises(ValueError, match="timeout"):

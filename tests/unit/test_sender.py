@@ -289,10 +289,12 @@ def test_parallel_lists_must_be_as_long_as_the_values(tmp_path: Path) -> None:
         ):
             with pytest.raises(ValueError, match="give one for each"):
                 sender.send_many(iter([b"1", b"2", b"3"]), **{name: iter(two) if name != "timestamp" else two})
+        with pytest.raises(ValueError, match="more headers"):
+            sender.send_many(iter([b"1"]), headers=iter([{}, {}]))
         with pytest.raises(TypeError, match="sequence"):
             sender.send_many([b"1"], keys="text")
         sender.send_many([b"1", b"2"], ids=["a", "b"], headers={"common": "h"}, timestamp=[1.0, 2.0], keys=[b"k", None])
-        first, second = log.drained()
+        _, first, second = log.drained()
         assert first.headers == {"common": b"h", "message-id": b"a"} and second.id == "b"
         assert (first.timestamp_ms, second.timestamp_ms) == (1000, 2000)
 

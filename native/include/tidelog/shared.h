@@ -10,7 +10,7 @@
 #include "tidelog/checkpoint.h"
 #include "tidelog/lock.h"
 
-#define TL_SHARED_MAGIC 0x3164657261687374u     /* "tsahred1", little-endian */
+#define TL_SHARED_MAGIC 0x3164657261687374u     /* "tshared1" */
 #define TL_SHARED_VERSION 1u
 #define TL_LOCK_ABI 0x78000001u                 /* lock words: version 1; architecture and word size are added */
 #define TL_PROCESSES 512u

@@ -140,6 +140,32 @@ def opened(store: str, *, create: bool = False) -> Iterator[Log]:
         log.close()
 
 
+@contextmanager
+def looked_at(store: str) -> Iterator[Log]:
+    """The open store for commands that only look: nothing is created, recovered or changed, whatever state it is in.
+
+    Raises CommandError (exit code 3) for a store that is not there, NotSupported for one that needs recovery first.
+    """
+    require_store(store)
+    from dataclasses import replace
+
+    from tidelog.config import StoreOptions, parse_url
+    from tidelog.engine.embedded import EmbeddedEngine
+    from tidelog.log import Log
+
+    target = parse_url(store)
+    if target.path is None:
+        with opened(store) as log:
+            yield log
+        return
+    options = replace(StoreOptions.of(create=False, **target.options), look=True)
+    log = Log(EmbeddedEngine(target.path, options))
+    try:
+        yield log
+    finally:
+        log.close()
+
+
 def explain(error: BaseException) -> tuple[str, Exit]:
     """One line for people, and the exit code, for what a command raised."""
     text = " ".join(str(error).split())

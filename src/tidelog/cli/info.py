@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tidelog.cli.common import Exit, Parser, add_format, add_store, describe, opened, split_names
+from tidelog.cli.common import Exit, Parser, add_format, add_store, describe, looked_at, split_names
 from tidelog.cli.ls import age, keeping, moment
 from tidelog.cli.output import Column, bar, emit, emit_json, has_blocks, key_text, number, percent, size
 
@@ -39,7 +39,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show it."""
     store, (name,) = split_names(args, 1, 1, "one channel")
-    with opened(store) as log:
+    with looked_at(store) as log:
         channel = log[name]
         skew = None if args.quick else channel.skew(hottest=max(args.keys, 1))
         rows = rows_of(channel, skew)

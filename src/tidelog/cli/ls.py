@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tidelog.cli.common import Exit, Parser, add_format, add_store, describe, opened, split_names
+from tidelog.cli.common import Exit, Parser, add_format, add_store, describe, looked_at, split_names
 from tidelog.cli.output import Column, emit, number, seconds, size
 from tidelog.errors import ChannelNotFound, Error
 
@@ -73,7 +73,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List; a channel that cannot be opened is listed with its error, and makes the exit code 1 or 4."""
     store, _ = split_names(args, 0, 0, "no other argument than the store")
-    with opened(store) as log:
+    with looked_at(store) as log:
         rows = [row for name in log if (row := _row(log, name)) is not None]
         broken = [row["failure"] for row in rows if row["failure"] is not None]
         if not rows and args.format == "table":

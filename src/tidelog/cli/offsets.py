@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tidelog.cli.common import CommandError, Exit, Parser, add_format, add_store, describe, opened, split_names
+from tidelog.cli.common import CommandError, Exit, Parser, add_format, add_store, describe, looked_at, split_names
 from tidelog.cli.ls import age
 from tidelog.cli.output import Column, emit, number
 
@@ -42,7 +42,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show them; a group or channel that is not there is an error, exit code 3."""
     store, names = split_names(args, 0, 1, "at most one channel")
-    with opened(store) as log:
+    with looked_at(store) as log:
         known = log[names[0]].offsets() if names else log.offsets()
         if args.group is not None:
             known = [row for row in known if row.group == args.group]

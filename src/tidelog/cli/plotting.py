@@ -84,6 +84,7 @@ def percentiles(axes: Any, curves: list[tuple[str, str, Histogram]]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: seconds(at)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlim(1, deepest * 1.3)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], 1e-6))
     axes.legend(loc="lower right")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,10 +24,12 @@ class Progress:
 
     PLAIN_INTERVAL = 2.0
 
-    def __init__(self, totals: dict[str, int], *, quiet: bool = False) -> None:
+    def __init__(self, totals: dict[str, int], *, quiet: bool = False, show: Callable[[float], str] = number) -> None:
+        """`totals`: of each task; `quiet`: say nothing; `show`: how an amount is written."""
         self._totals = dict(totals)
         self._done = dict.fromkeys(totals, 0)
         self._quiet = quiet
+        self._show = show
         self._drawn: Drawn | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
@@ -83,4 +86,5 @@ class Progress:
 
     def _figures(self, name: str) -> str:
         total = self._totals[name]
-        return f"{number(self._done[name])} of {number(total)}" if total else number(self._done[name])
+        done = self._show(self._done[name])
+        return f"{done} of {self._show(total)}" if total else done

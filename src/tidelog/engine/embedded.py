@@ -25,10 +25,10 @@ from tidelog.errors import Closed, Error, Forked
 from tidelog.partitioner import Partitioner, key_bytes
 from tidelog.storage.catalogue import Catalogue
 from tidelog.storage.definitions import Definition
-from tidelog.storage.memory import MemoryDirectory
 
 if TYPE_CHECKING:
     from tidelog._native import Partition
+    from tidelog.storage.memory import MemoryDirectory
 
 READ_BYTES = 1 << 20
 """What a reader fetches at once, at least: the size of the largest batch of small messages."""
@@ -43,7 +43,7 @@ class EmbeddedEngine:
 
     def __init__(self, path: str | None, options: StoreOptions) -> None:
         self._options = options
-        self._memory = MemoryDirectory() if path is None else None
+        self._memory = _memory_directory() if path is None else None
         where = self._memory.path if self._memory is not None else str(path)
         try:
             self._store = Store(
@@ -51,6 +51,7 @@ class EmbeddedEngine:
                 flush_interval_ms=options.flush_interval_ms,
                 lock_timeout_ms=options.lock_timeout_ms,
                 create=options.create,
+                look=options.look,
             )
             try:
                 self._catalogue = Catalogue(self._store, segment_ms=options.segment_ms)
@@ -321,6 +322,13 @@ class EmbeddedEngine:
             )
         if self._closed:
             raise Closed(f"the log {self._name} was closed: open it again with tidelog.open")
+
+
+def _memory_directory() -> MemoryDirectory:
+    # Loaded when it is needed: tempfile and shutil would be a tenth of what `import tidelog` costs.
+    from tidelog.storage.memory import MemoryDirectory
+
+    return MemoryDirectory()
 
 
 def _decompress(most: int, codec: int, data: bytes) -> bytes:

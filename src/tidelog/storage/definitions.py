@@ -15,7 +15,6 @@ import base64
 import errno
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Literal, TypeAlias
@@ -98,6 +97,8 @@ _decode = msgspec.json.Decoder(Definition).decode
 
 def new_id() -> str:
     """A random channel id in hex. Its Kafka form never begins with '-', which command lines take for an option."""
+    import uuid  # loads the platform module, which opening a log does not need
+
     while True:
         fresh = uuid.uuid4().hex
         if not topic_id_base64(fresh).startswith("-"):

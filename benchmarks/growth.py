@@ -1,0 +1,74 @@
+"""Does the cost of an append depend on how large the log is already?
+
+One partition grows from 1 MiB to 8 GiB (less where the disk has not twice that free; the report says how far). At each
+size: `send` of 100-byte values as in send.py (200,000 a sample) against `queue.SimpleQueue.put` in turn, after a sync,
+so that writing back what filled the log does not count as the cost of size. Filling goes by `send_many` of 64 KiB
+values. The verdict is the largest deviation of a size's ratio from the median of all sizes: at most 10 %.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+from functools import partial
+
+from benchmarks.baselines import put_ns
+from benchmarks.harness import Context, Figure, interleave
+from benchmarks.send import send_ns, some_values
+
+MIB = 1 << 20
+SIZES = [1 << power for power in range(14)]  # MiB
+FILLER_BYTES = 64 << 10
+
+
+def sizes(ctx: Context) -> list[int]:
+    """The sizes in MiB that fit: twice as much must be free."""
+    ctx.work.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(ctx.work).free // MIB
+    return [1, 2] if ctx.smoke else [size for size in SIZES if 2 * size <= free]
+
+
+def deviation(points: list[Figure]) -> float:
+    """How far the ratio at one size is from the median of all, at most; as a part of it."""
+    ratios = [point.judgeable or 0.0 for point in points]
+    middle = statistics.median(ratios)
+    return max(abs(ratio / middle - 1) for ratio in ratios)
+
+
+def summary(name: str, title: str, points: list[Figure]) -> Figure:
+    """The verdict on a curve."""
+    return Figure(name, title, unit="", measured=[deviation(points)], reach=0.1, judged="value", place="disk")
+
+
+def run(ctx: Context) -> list[Figure]:
+    """A curve and its verdict."""
+    values, rounds = some_values(ctx.size(10_000, 100)), ctx.size(20, 2)
+    filler = [os.urandom(FILLER_BYTES) for _ in range(64)]
+    points = []
+    with ctx.log() as log:
+        topic = log.topic("values", partitions=1)
+        for size in sizes(ctx):
+            while topic.describe(0)["bytes"] < size * MIB:
+                lacking = size * MIB - topic.describe(0)["bytes"]
+                topic.send_many(filler[: max(1, min(len(filler), lacking // FILLER_BYTES))])
+            log.sync()
+            ours, theirs = interleave(
+                partial(send_ns, topic.send, values, rounds), partial(put_ns, values, rounds), ctx.pairs
+            )
+            points.append(
+                Figure(
+                    name=f"growth_{size}",
+                    title=f"`send` into a log of {size:,} MiB",
+                    unit="ns",
+                    measured=ours,
+                    against="`queue.SimpleQueue.put`",
+                    baseline=theirs,
+                    place="disk",
+                    series="growth",
+                    x=float(size),
+                )
+            )
+            ctx.say(f"{size:,} MiB: {points[-1].judgeable:.2f} x put")
+    last = int(points[-1].x or 0)
+    return [*points, summary("growth", f"cost of an append, 1 MiB to {last:,} MiB: largest deviation", points)]

@@ -1,0 +1,214 @@
+"""How many instructions does an operation take, and has that changed?
+
+valgrind's callgrind counts, no clock is involved, so the numbers repeat on a busy machine. Counted per operation, the
+Python loop around it included: `send` (1,000 single ones), `send_many` (a message, in batches of 1,000), `values` (a
+message of `receive_many(...).values`), `commit`, `lookup` (an offset out of 10,000, in an index of 10,000 entries). Each
+is done once before counting begins. Nothing flushes meanwhile (flush_interval of an hour). valgrind's CPU has no
+AVX-512, so the checksum is the next best one.
+
+    python -m benchmarks.instructions             compares with benchmarks/results/instructions.json: 0 within 3 %, 1 not
+    python -m benchmarks.instructions --update    writes that file
+
+Counts of another compiler or Python are another toolchain's: they are not compared, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tidelog
+from benchmarks.baselines import library
+from benchmarks.harness import ROOT, VALUE_BYTES, Context, Figure
+from benchmarks.lookup import some_index
+from tidelog import _native, native
+
+COMMITTED = ROOT / "benchmarks" / "results" / "instructions.json"
+TOLERANCE = 0.03
+COUNT = 1000
+ROUNDS = 10
+_START, _ZERO, _DUMP, _STOP = range(4)
+
+
+class NotRun(Exception):
+    """valgrind or its headers are missing; the message says what to install."""
+
+
+def work(folder: Path) -> None:
+    """What runs under callgrind: every operation once to warm up, then between two marks."""
+    import numpy as np
+
+    values = [os.urandom(VALUE_BYTES) for _ in range(COUNT)]
+    index, offsets, _ = some_index(10 * COUNT)
+    queries = np.random.default_rng(5).integers(0, int(offsets[-1]), 10 * COUNT)
+    with tidelog.open(folder / "bench.log", flush_interval=3600) as log:
+        queue = log.queue("values", partitions=1)
+        for _ in range(2 * ROUNDS):
+            queue.send_many(values)
+        consumer = queue.consumer(delivery="manual")
+        messages = list(consumer.receive_many(COUNT))
+        send, commit = queue.send, consumer.commit
+
+        def send_each() -> None:
+            for value in values:
+                send(value)
+
+        def send_batches() -> None:
+            for _ in range(ROUNDS):
+                queue.send_many(values)
+
+        def receive() -> None:
+            left = ROUNDS * COUNT // 2
+            while left > 0:
+                left -= len(consumer.receive_many(COUNT).values)
+
+        def commit_each() -> None:
+            for message in messages:
+                commit(message)
+
+        def look_up() -> None:
+            native.lookup(index, queries)
+
+        marks = library()
+        operations = {
+            "send": send_each,
+            "send_many": send_batches,
+            "values": receive,
+            "commit": commit_each,
+            "lookup": look_up,
+        }
+        for name, operation in operations.items():
+            _count(marks, name, operation)
+        consumer.close()
+
+
+def _count(marks: Any, name: str, operation: Callable[[], None]) -> None:
+    operation()
+    if not marks.bl_callgrind(_START, b""):
+        raise NotRun("the baselines were built without valgrind/callgrind.h: install valgrind")
+    operation()  # what the first pass under instrumentation costs is not the operation's
+    marks.bl_callgrind(_ZERO, b"")
+    operation()
+    marks.bl_callgrind(_DUMP, name.encode())
+    marks.bl_callgrind(_STOP, b"")
+
+
+OPERATIONS = {
+    "send": COUNT,
+    "send_many": ROUNDS * COUNT,
+    "values": ROUNDS * COUNT // 2,
+    "commit": COUNT,
+    "lookup": 10 * COUNT,
+}
+
+
+def count() -> dict[str, float]:
+    """Instructions per operation, by name. Raises NotRun."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        raise NotRun("there is no valgrind: apt-get install valgrind")
+    library()
+    with tempfile.TemporaryDirectory(prefix="tidelog-callgrind-") as name:
+        out = Path(name) / "callgrind.out"
+        command = [valgrind, "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
+        command += [sys.executable, "-m", "benchmarks.instructions", "--work", name]
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONMALLOC": "pymalloc", "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotRun(f"valgrind ended with {done.returncode}: {done.stderr[-2000:]}")
+        found = parse(path.read_text() for path in Path(name).glob("callgrind.out*"))
+    if missing := set(OPERATIONS) - set(found):
+        raise NotRun(f"callgrind wrote nothing for {', '.join(sorted(missing))}: {done.stderr[-2000:]}")
+    return {name: found[name] / operations for name, operations in OPERATIONS.items()}
+
+
+def parse(files: Any) -> dict[str, int]:
+    """Instructions by the name of the mark, from the texts of callgrind's files."""
+    found: dict[str, int] = {}
+    for text in files:
+        mark = re.search(r"^desc: Trigger: Client Request: (\w+)", text, re.M)
+        total = re.search(r"^(?:totals|summary): (\d+)", text, re.M)
+        if mark and total:
+            found[mark[1]] = found.get(mark[1], 0) + int(total[1])
+    return found
+
+
+def toolchain() -> dict[str, str]:
+    """What decides on counts besides the source."""
+    return {
+        "compiler": str(_native.BUILD["compiler"]),
+        "python": platform.python_version(),
+        "libc": " ".join(platform.libc_ver()),
+        "machine": platform.machine(),
+    }
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], bool | None]:
+    """(a line for each operation, whether all are within the tolerance; None: not comparable)."""
+    if old["toolchain"] != new["toolchain"]:
+        return [f"not compared: {old['toolchain']} counted differently from {new['toolchain']}"], None
+    lines, fine = [], True
+    for name in sorted(set(old["instructions"]) | set(new["instructions"])):
+        before, after = old["instructions"].get(name), new["instructions"].get(name)
+        if not before or not after:
+            lines.append(f"{name}: {'new' if after else 'gone'}")
+            fine = False
+            continue
+        change = after / before - 1
+        within = abs(change) <= TOLERANCE
+        fine = fine and within
+        note = "" if within else "  more than before" if change > 0 else "  fewer: commit it with --update"
+        lines.append(f"{name}: {before:,.1f} -> {after:,.1f} instructions ({change:+.1%}){note}")
+    return lines, fine
+
+
+def run(ctx: Context) -> list[Figure]:
+    """The counts as figures; none where valgrind is missing, and progress says so."""
+    try:
+        found = count()
+    except NotRun as error:
+        ctx.say(f"instructions: NOT RUN: {error}")
+        return []
+    titles = {"send_many": "send_many, per message", "values": "receive_many(...).values, per message"}
+    return [
+        Figure(f"instructions_{name}", f"instructions of {titles.get(name, name)}", "instructions", [value])
+        for name, value in found.items()
+    ]
+
+
+def main() -> int:
+    """The command; 0 within the tolerance or not comparable, 1 outside, 3 not run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__.split("\n")[0])
+    parser.add_argument("--update", action="store_true", help="write the counts instead of comparing them")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    try:
+        if given.work:
+            work(given.work)
+            return 0
+        new = {"toolchain": toolchain(), "instructions": count()}
+    except NotRun as error:
+        print(f"NOT RUN: {error}", file=sys.stderr)
+        return 3
+    if given.update or not COMMITTED.exists():
+        COMMITTED.parent.mkdir(parents=True, exist_ok=True)
+        COMMITTED.write_text(json.dumps(new, indent=1) + "\n")
+        print(json.dumps(new["instructions"], indent=1))
+        return 0
+    lines, fine = compare(json.loads(COMMITTED.read_text()), new)
+    print("\n".join(lines))
+    return 1 if fine is False else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What does one `send` of a 100-byte value cost, its receipt included?
+
+Timed: `for value in values: send(value)`, 20 times over a list of 10,000 values; against the same loop of
+`queue.SimpleQueue.put`. A sample is about 35 MB of log, a run with its 15 pairs and more half a gigabyte, so that page
+faults, allocation, flushing every second and the roll to the next file are in it. One thread, one partition, ack
+written; both in a directory on disk and in /dev/shm. "4 partitions" is a channel as it is by default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter_ns
+
+from benchmarks.baselines import put_ns
+from benchmarks.harness import VALUE_BYTES, Context, Figure, interleave
+
+
+def send_ns(send: Callable[[bytes], object], values: list[bytes], rounds: int) -> float:
+    """Nanoseconds of one send."""
+    start = perf_counter_ns()
+    for _ in range(rounds):
+        for value in values:
+            send(value)
+    return (perf_counter_ns() - start) / (rounds * len(values))
+
+
+def some_values(count: int) -> list[bytes]:
+    """`count` different values."""
+    return [os.urandom(VALUE_BYTES) for _ in range(count)]
+
+
+def run(ctx: Context) -> list[Figure]:
+    """On disk and in memory."""
+    values, rounds, figures = some_values(ctx.size(10_000, 100)), ctx.size(20, 2), []
+    for place in ctx.places():
+        for partitions in (1, 4) if place == "disk" else (1,):
+            with ctx.log(place) as log:
+                send = log.topic("values", partitions=partitions).send
+                ours, theirs = interleave(
+                    partial(send_ns, send, values, rounds), partial(put_ns, values, rounds), ctx.pairs
+                )
+            main = place == "disk" and partitions == 1
+            figures.append(
+                Figure(
+                    name="send" if partitions == 1 else "send_4_partitions",
+                    title="`send` of one value, receipt included" + ("" if partitions == 1 else ", 4 partitions"),
+                    unit="ns",
+                    measured=ours,
+                    against="`queue.SimpleQueue.put`",
+                    baseline=theirs,
+                    reach=4.0 if main else None,
+                    aim=2.5 if main else None,
+                    place=place,
+                    table=main,
+                )
+            )
+    return figures

@@ -1,0 +1,59 @@
+"""What does one message of a `send_many` of 1,000 values cost?
+
+Timed: `send_many(list)` 200 times over a list of 1,000 bytes values of 100 bytes, per message; against a loop of
+`queue.SimpleQueue.put` over the same values. A sample is about 22 MB of log, a run some hundred megabytes: page faults,
+allocation, flushing and rolls are in it. One thread, one partition, ack written; on disk and in /dev/shm. "keyed" gives
+each message a 16-byte key of a list and spreads them over 4 partitions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter_ns
+from typing import Any
+
+from benchmarks.baselines import put_ns
+from benchmarks.harness import Context, Figure, interleave
+from benchmarks.send import some_values
+
+BATCH = 1000
+
+
+def send_many_ns(send_many: Callable[..., Any], values: list[bytes], keys: list[bytes] | None, rounds: int) -> float:
+    """Nanoseconds of one message."""
+    start = perf_counter_ns()
+    for _ in range(rounds):
+        send_many(values, keys=keys)
+    return (perf_counter_ns() - start) / (rounds * len(values))
+
+
+def run(ctx: Context) -> list[Figure]:
+    """On disk and in memory; with keys on disk."""
+    values, rounds, figures = some_values(BATCH), ctx.size(200, 2), []
+    keys = [os.urandom(16) for _ in values]
+    for place, keyed in [*((place, False) for place in ctx.places()), ("disk", True)]:
+        with ctx.log(place) as log:
+            send_many = log.topic("values", partitions=4 if keyed else 1).send_many
+            ours, theirs = interleave(
+                partial(send_many_ns, send_many, values, keys if keyed else None, rounds),
+                partial(put_ns, values, rounds),
+                ctx.pairs,
+            )
+        main = place == "disk" and not keyed
+        figures.append(
+            Figure(
+                name="send_many_keyed" if keyed else "send_many",
+                title="`send_many` of 1,000 values, per message" + (", with keys over 4 partitions" if keyed else ""),
+                unit="ns",
+                measured=ours,
+                against="`queue.SimpleQueue.put`",
+                baseline=theirs,
+                reach=0.75 if main else None,
+                aim=0.5 if main else None,
+                place=place,
+                table=main,
+            )
+        )
+    return figures
