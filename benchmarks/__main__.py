@@ -72,10 +72,9 @@ def main() -> int:
             failed.append(name)
             continue
         ctx.say(f"{time.monotonic() - began:.1f} s")
-        # The counts have a file of their own kind, which benchmarks.instructions writes.
-        report.keep(results, name if name != "instructions" else "instructions_run", figures, facts, given.smoke)
+        report.keep(results, name, figures, facts, given.smoke)
         report.show([figure.as_dict() for figure in figures], not given.smoke)
-    contents = report.load(results, [name if name != "instructions" else "instructions_run" for name in QUESTIONS])
+    contents = report.load(results, QUESTIONS)
     if contents:
         print(f"report: {report.write(results, contents)}", file=sys.stderr)
     if failed:

@@ -102,8 +102,8 @@ static void *flush_until_stopped(void *context) {
 /* Appends `total` bytes in batches to files of `segment_bytes` in `directory`: populates, copies, checksums; a second
  * thread calls fdatasync every `interval_ns`. The clock stops when the last byte is copied; what is not synced then is
  * left to the caller, who does the same on the other side. */
-int64_t bl_sustained(const char *directory, size_t total, size_t segment_bytes, const uint8_t *source, size_t source_bytes,
-                     size_t batch, int64_t interval_ns, checksum crc) {
+int64_t bl_sustained(const char *directory, size_t total, size_t segment_bytes, const uint8_t *source,
+                     size_t source_bytes, size_t batch, int64_t interval_ns, checksum crc) {
     flusher f = {.interval_ns = interval_ns};
     pthread_t thread;
     int64_t result = 0;
@@ -169,8 +169,13 @@ int64_t bl_sustained(const char *directory, size_t total, size_t segment_bytes, 
 
 /* --- round trips: two words in a shared page, 64 bytes apart --- */
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t seen) { syscall(SYS_futex, word, FUTEX_WAIT, seen, NULL, NULL, 0); }
-static void futex_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
+    syscall(SYS_futex, word, FUTEX_WAIT, seen, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
 
 static void pause_cpu(void) {
 #if defined(__x86_64__)

@@ -182,9 +182,8 @@ def address_of(path: Path) -> int:
     """Where this process has mapped a file. Raises RuntimeError when it has not."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5] == str(path.resolve()):
-            if int(fields[2], 16) == 0:
-                return int(fields[0].partition("-")[0], 16)
+        if len(fields) == 6 and fields[5] == str(path.resolve()) and int(fields[2], 16) == 0:
+            return int(fields[0].partition("-")[0], 16)
     raise RuntimeError(f"{path} is not mapped by this process")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import tidelog
-from benchmarks.baselines import Mapped, best_crc, checked, google_crc, core_crc, library
+from benchmarks.baselines import Mapped, best_crc, checked, core_crc, google_crc, library
 from benchmarks.child import Child, obey
 from benchmarks.harness import Context, Figure, interleave
 from benchmarks.rows import ROW, some_rows

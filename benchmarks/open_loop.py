@@ -5,9 +5,11 @@ time it was due; another receives with `receive_many` and takes the time. Latenc
 stall delays counts in full, for every message behind it. Segments are small enough for several rolls inside. The first
 second of traffic warms up and does not count. All messages must arrive, in order.
 
-In both processes a C thread sleeps 500 us at a time and notes how late it wakes: the hiccup meter. A stall is a run of
-messages that were later than 10 ms. The meter shows it too if its own delays inside that time add up to at least half
-of the stall's longest latency; a stall that it does not show is reported as tidelog's.
+The hiccup meter runs in both processes: a C thread that sleeps 500 us at a time and notes how late it wakes; and since
+the scheduler favours sleepers, the sender also notes every gap in the loop in which it watches the clock, where nothing
+of tidelog runs. A stall is a run of messages that were later than 10 ms. The meter shows it too if what it noted inside
+that time adds up to at least half of the stall's longest latency; a stall that it does not show is reported as
+tidelog's. How long both main threads were ready to run and had no CPU is printed beside (/proc/self/schedstat).
 """
 
 from __future__ import annotations
@@ -103,15 +105,28 @@ def send(topic: Any, count: int, rate: int) -> str:
     meter, interval, behind = Meter(), 1_000_000_000 // rate, 0
     meter.start()
     due = monotonic_ns() + _HEAD_START_NS
+    waited, gaps = cpu_wait_ns(), []
     for _ in range(count):
         now = monotonic_ns()
         while now < due:
-            now = monotonic_ns()
+            before, now = now, monotonic_ns()
+            if now - before > METER_NOTE_NS:
+                gaps.append(Hiccup(before, now))
         behind = max(behind, now - due)
         send_one(pack(due) + pad)
         due += interval
+    waited = cpu_wait_ns() - waited
     hiccups, worst = meter.stop()
-    return json.dumps({"hiccups": hiccups, "worst_ns": worst, "behind_ns": behind})
+    worst = max([worst, *(gap.end_ns - gap.start_ns for gap in gaps)])
+    return json.dumps({"hiccups": hiccups + gaps, "worst_ns": worst, "behind_ns": behind, "cpu_wait_ns": waited})
+
+
+def cpu_wait_ns() -> int:
+    """How long the calling thread has been ready to run without a CPU; 0 where the kernel does not say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def measure(ctx: Context, place: str, rate: int, seconds: float) -> tuple[Array, Array, dict[str, Any]]:
@@ -124,8 +139,10 @@ def measure(ctx: Context, place: str, rate: int, seconds: float) -> tuple[Array,
         tail, meter = topic.tail(), Meter()
         with Child("benchmarks.open_loop", folder) as child:
             meter.start()
+            waited = cpu_wait_ns()
             child.tell("send", count, rate)
             due, latency = receive(tail, count)
+            waited = cpu_wait_ns() - waited
             hiccups, worst = meter.stop()
             theirs = json.loads(child.answer())
         tail.close()
@@ -141,6 +158,8 @@ def measure(ctx: Context, place: str, rate: int, seconds: float) -> tuple[Array,
         "segments": segments,
         "worst hiccup of the meters, ms": max(worst, theirs["worst_ns"]) / 1e6,
         "sender behind its schedule at most, ms": theirs["behind_ns"] / 1e6,
+        "sender without a CPU, ms": theirs["cpu_wait_ns"] / 1e6,
+        "receiver without a CPU, ms": waited / 1e6,
         "stalls above 10 ms": len(stalls),
         "of these not shown by the meter": len(unshown),
         "longest stall not shown, ms": max((stall.worst_ns for stall in unshown), default=0) / 1e6,

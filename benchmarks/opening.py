@@ -5,11 +5,11 @@ used. All in a warm page cache, with 2 GiB of 1 KiB rows in the store.
 
 clean: the last process closed it. Against one fsync of a small write in the same directory, in C.
 killed: a process opened the store, appended 1 MiB and was killed; nothing of that was synced. Against fsync too.
-new boot: a process wrote all of it without a flush (flush_interval of an hour) and was killed. Each sample opens a copy
-without the file `shared`, which is all that distinguishes a new boot: that file holds the words of one boot, and a store
-that finds none has only what the checkpoint says and the log holds. The copy is synced before, as what a machine reads
-after a boot is. GB/s of the bytes that had to be scanned, as the library reports them; against a C loop that maps the
-same files and checksums them (the faster one of google-crc32c and the core's own).
+new boot: a process wrote all of it without a flush (flush_interval of an hour) and was killed. Each sample opens a
+copy without the file `shared`, which is all that distinguishes a new boot: that file holds the words of one boot, and a
+store that finds none has only what the checkpoint says and the log holds. The copy is synced before, as what a machine
+reads after a boot is. GB/s of the bytes that had to be scanned, as the library reports them; against a C loop that maps
+the same files and checksums them (the faster one of google-crc32c and the core's own).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def open_ms(path: Path, kill: bool) -> float:
     if kill:
         append_and_die(path, 1)
     elapsed, _, clean, same = open_once(path)
-    assert (clean, same) == ((0, 1) if kill else (1, clean and same)), f"clean={clean} same_boot={same}"
+    assert bool(clean) is not kill and (same or not kill), f"clean={clean} same_boot={same}"
     return elapsed / 1e6
 
 
@@ -148,7 +148,7 @@ def run(ctx: Context) -> list[Figure]:
         scans = interleave(boot.gigabytes, boot.gigabytes_by_hand, ctx.pairs)
     shared: dict[str, Any] = {"place": "disk", "table": True}
     against: dict[str, Any] = {"unit": "ms", "against": "one fsync", **shared}
-    size = f"a {mib / 1024:g} GiB store"
+    size = f"a {mib // 1024} GiB store" if mib >= 1024 else f"a {mib} MiB store"
     return [
         Figure(
             "open_clean",

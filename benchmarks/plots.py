@@ -6,6 +6,7 @@ be reached; the two curves of cost against size and number; the latencies of the
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _ratios(pyplot: Any, rows: list[Row], judge: bool) -> Any:
     shown = [row for row in rows if row["table"] and row["ratio_stats"]]
     if not shown:
         return None
-    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(shown) + 1.4))
+    figure, axes = pyplot.subplots(figsize=(10, 0.42 * len(shown) + 1.4))
     for at, row in enumerate(reversed(shown)):
         stats = row["ratio_stats"]
         colour = INK if not judge or not row["verdict"] else BAD if row["verdict"] == "lost" else GOOD
@@ -51,6 +52,7 @@ def _ratios(pyplot: Any, rows: list[Row], judge: bool) -> Any:
         if judge and row["judged"] == "ratio" and row["reach"]:
             axes.plot(row["reach"], at, "D", color="black", markersize=4, fillstyle="none")
     labels = [f"{row['title']} / {row['against']}".replace("`", "") for row in reversed(shown)]
+    labels = [textwrap.fill(label, 50) for label in labels]
     axes.set_yticks(range(len(shown)), labels, fontsize=7)
     axes.set_xscale("log")
     axes.axvline(1, color=SOFT, linewidth=0.8)

@@ -1,11 +1,10 @@
-"""Which figures stand in the README, and are they those that were measured?
+"""How do measured ratios get into the README?
 
-    python -m benchmarks.readme_table           writes the table between the two bench markers of README.md
-    python -m benchmarks.readme_table --check   only says whether it would change (exit code 1)
+    python -m benchmarks.readme_table             rewrites what stands between the markers in README.md
+    python -m benchmarks.readme_table --check     changes nothing; 1 when the table is not that of the results
 
-The figures come from the committed results (`benchmarks/results/*.json`, written by `./dev bench`) and from nowhere
-else; a smoke run is refused. Rows are those that a benchmark marks with `table=True`, in the order of the questions.
-Every one of them is shown, also where tidelog is the slower one.
+Takes benchmarks/results/*.json, every row that is meant for the README, in the order of the questions; a row that is
+lost says so. Results of a smoke run are refused.
 """
 
 from __future__ import annotations
@@ -20,73 +19,68 @@ from benchmarks.__main__ import QUESTIONS
 from benchmarks.harness import ROOT
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-RESULTS = ROOT / "benchmarks" / "results"
-HEAD = ("figure", "measured against", "ratio", "better is", "measured", "baseline")
-
-Row = dict[str, Any]
+HEAD = ["figure", "measured", "against", "ratio", "to reach"]
 
 
-def line(row: Row) -> str:
-    """One row of the table: medians."""
-    unit = f" {row['unit']}" if row["unit"] else ""
-    ratio, baseline = row["ratio_stats"], row["baseline_stats"]
-    title = row["title"] + (f" ({row['place']})" if row["place"] else "")
-    cells = (
-        title,
-        row["against"],
-        f"{report.number(ratio['median'])} x" if ratio else "",
-        {"<=": "lower", ">=": "higher"}[row["sign"]],
-        report.number(row["measured_stats"]["median"]) + unit,
-        report.number(baseline["median"]) + unit if baseline else "",
-    )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def table(contents: list[Row]) -> str:
-    """The text between the markers. Raises ValueError when there is nothing to show, or nothing that may be."""
+def table(contents: list[dict[str, Any]]) -> str:
+    """The rows as Markdown, with what they were measured on above. Raises ValueError for results of a smoke run."""
     if any(content["smoke"] for content in contents):
-        raise ValueError("the results are those of a smoke run, whose figures mean nothing: run ./dev bench")
+        raise ValueError("these are results of a smoke run, whose figures mean nothing: run python -m benchmarks")
+    facts = contents[0]["machine"]
+    date = max(content["date"] for content in contents)
+    lines = [
+        f"On {facts['cpus']} CPUs ({facts['cpu']}), Linux {facts['kernel']}, Python {facts['python']}, {date}:",
+        "",
+    ]
+    lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     rows = [row for content in contents for row in content["figures"] if row["table"]]
-    if not rows:
-        raise ValueError(f"there are no results in {RESULTS.relative_to(ROOT)}: run ./dev bench")
-    machines = {", ".join(f"{key} {value}" for key, value in told(content).items()): None for content in contents}
-    dates = sorted({content["date"] for content in contents})
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD), *map(line, rows), ""]
-    lines.append(f"Medians; {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}; {'; '.join(machines)}.")
-    return "\n".join(lines)
+    return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in rows])
 
 
-def told(content: Row) -> Row:
-    """The machine without what changes from run to run."""
-    return {key: value for key, value in content["machine"].items() if key != "load before"}
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row. Medians; what is lost is marked."""
+    unit = f" {row['unit']}".rstrip()
+    measured, baseline, ratio = (row[name] for name in ("measured_stats", "baseline_stats", "ratio_stats"))
+    against = row["against"] + (f", {report.number(baseline['median'])}{unit}" if baseline else "")
+    lost = " **lost**" if row["verdict"] == "lost" else ""
+    reach = (report.goal(row) or "–") + lost
+    return [
+        row["title"],
+        report.number(measured["median"]) + unit,
+        against,
+        f"{report.number(ratio['median'])} x" if ratio else "–",
+        reach,
+    ]
 
 
-def placed(readme: str, text: str) -> str:
-    """The README with `text` between its markers. Raises ValueError when they are not there once each."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"README.md needs {BEGIN} and {END}, once each and in this order")
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
+def rewritten(text: str, inner: str) -> str:
+    """`text` with `inner` between the markers. Raises ValueError when they are not there once each, in order."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise ValueError(f"the text must hold {BEGIN} and then {END} once each")
+    return f"{before}{BEGIN}\n{inner}\n{END}{after}"
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme_table", description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the README is out of date")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the results are")
+    parser.add_argument("--check", action="store_true", help="only say whether the table is up to date")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", metavar="DIR")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="FILE")
     given = parser.parse_args()
-    path = ROOT / "README.md"
-    readme = path.read_text(encoding="utf-8")
+    contents = report.load(given.results, QUESTIONS)
+    if not contents:
+        parser.error(f"there are no results in {given.results}: run python -m benchmarks")
+    old = given.readme.read_text()
     try:
-        fresh = placed(readme, table(report.load(given.results, QUESTIONS)))
+        new = rewritten(old, table(contents))
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+        parser.error(str(error))
     if given.check:
-        if fresh != readme:
-            print("README.md is out of date: run python -m benchmarks.readme_table", file=sys.stderr)
-        return int(fresh != readme)
-    path.write_text(fresh, encoding="utf-8")
+        print("up to date" if new == old else "not the table of the results: run python -m benchmarks.readme_table")
+        return int(new != old)
+    given.readme.write_text(new)
     return 0
 
 

@@ -1,8 +1,8 @@
 """How are results kept and shown?
 
 One JSON file for each question (`results/send.json`, ...), a table (rich on a terminal, plain text otherwise), and a
-report with plots made from whatever JSON files are there, so that one question can be measured again alone. Dictionaries
-here are `Figure.as_dict()`.
+report with plots made from whatever JSON files are there, so that one question can be measured again alone.
+Dictionaries here are `Figure.as_dict()`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ def machine() -> Row:
     }
 
 
+def file_of(folder: Path, question: str) -> Path:
+    """Where a question's results are; instructions.json is the committed standard that counts are compared with."""
+    return folder / ("instructions_run.json" if question == "instructions" else f"{question}.json")
+
+
 def keep(folder: Path, question: str, figures: list[Figure], facts: Row, smoke: bool) -> None:
     """Writes one question's file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,14 +51,13 @@ def keep(folder: Path, question: str, figures: list[Figure], facts: Row, smoke: 
         "machine": facts,
         "figures": [figure.as_dict() for figure in figures],
     }
-    (folder / f"{question}.json").write_text(json.dumps(content, indent=1) + "\n")
+    file_of(folder, question).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def load(folder: Path, questions: list[str]) -> list[Row]:
     """Every question's content that is there, in order."""
-    paths = [folder / f"{question}.json" for question in questions]
-    found = [json.loads(path.read_text()) for path in paths if path.exists()]
-    return [content for content in found if "figures" in content]
+    paths = [file_of(folder, question) for question in questions]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def number(value: float | None) -> str:
@@ -121,6 +125,17 @@ def show(rows: list[Row], judge: bool) -> None:
     sys.stdout.flush()
 
 
+def _measured_on(contents: list[Row]) -> list[str]:
+    """A line for each machine (as a rule one), with its questions and the load before each."""
+    machines: dict[str, list[str]] = {}
+    for content in contents:
+        facts = dict(content["machine"])
+        load = facts.pop("load before")
+        told = ", ".join(f"{key} {value}" for key, value in facts.items())
+        machines.setdefault(told, []).append(f"{content['question']} {load}")
+    return [f"- {told}. Load average before: {', '.join(loads)}" for told, loads in machines.items()]
+
+
 def write(folder: Path, contents: list[Row]) -> Path:
     """report.md with its plots, from the questions' contents; answers its path."""
     from benchmarks import plots
@@ -131,10 +146,7 @@ def write(folder: Path, contents: list[Row]) -> Path:
     if not judge:
         lines += ["A smoke run: it shows that everything runs, its figures mean nothing.", ""]
     lines += ["Medians of interleaved pairs with [quartiles; extremes]; ratios are medians of the pairs' ratios.", ""]
-    for name, facts in {json.dumps(content["machine"]): content["machine"] for content in contents}.items():
-        measured = [content["question"] for content in contents if json.dumps(content["machine"]) == name]
-        told = ", ".join(f"{key} {value}" for key, value in facts.items())
-        lines.append(f"- {told} ({', '.join(measured)})")
+    lines += _measured_on(contents)
     lines += ["", "| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     rows = [row for content in contents for row in content["figures"]]
     lines += ["| " + " | ".join(cells(row, judge)) + " |" for row in rows]

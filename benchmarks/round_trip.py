@@ -1,10 +1,10 @@
 """How long is a message's way to another process and back?
 
 Timed: `ping.send(value)`, then `pong.receive()`, 100 bytes each way, through two topics of one store, while a second
-process receives and answers in a loop; 2,000 times a sample. Blocking: both sleep when there is nothing. Busy poll: both
-spin (`busy_poll=`). Against the same exchange of a number through one shared page between the same two processes, in C:
-store, FUTEX_WAKE and FUTEX_WAIT; and store and spin with `pause`. One sample warms up. On disk. A machine with fewer
-than two idle CPUs says little about the spinning rows.
+process receives and answers in a loop; 2,000 times a sample. Blocking: both sleep when there is nothing. Busy poll:
+both spin (`busy_poll=`). Against the same exchange of a number through one shared page between the same two processes,
+in C: store, FUTEX_WAKE and FUTEX_WAIT; and store and spin with `pause`. One sample warms up. On disk. A machine with
+fewer than two idle CPUs says little about the spinning rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from time import perf_counter_ns
 import numpy as np
 
 import tidelog
-from benchmarks.baselines import Mapped, checked, library
+from benchmarks.baselines import checked, library
 from benchmarks.child import Child, obey
 from benchmarks.harness import VALUE_BYTES, Context, Figure, interleave
 

@@ -79,7 +79,15 @@ cdef extern from "tidelog/index.h" nogil:
                              size_t n, int64_t *positions)
 
 
+cdef extern from "tidelog/clock.h" nogil:
+    ctypedef struct tl_clock:
+        pass
+
+    int64_t tl_clock_ms(tl_clock *clock)
+
 cdef extern from "tidelog/batch.h" nogil:
+    size_t tl_batch_bound(size_t count, size_t payload_bytes)
+
     enum:
         TL_BATCH_HEADER_BYTES
         TL_BATCH_MAX_BYTES
@@ -275,6 +283,7 @@ cdef extern from "tidelog/log.h" nogil:
         size_t first
         size_t count
         int64_t max_timestamp_ms
+        size_t bound_bytes
         const tl_batch_spec *spec
 
     enum:

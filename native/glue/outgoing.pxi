@@ -29,6 +29,7 @@ cdef class _Outlet:
     cdef tl_message *scratch
     cdef size_t scratch_room
     cdef bint scratch_busy
+    cdef tl_clock clock          # guarded by the GIL
 
     def __dealloc__(self):
         tl_os.free(self.natives)
@@ -143,8 +144,9 @@ cdef class _Outlet:
         place.count = count
         return 0
 
-    cdef int append_messages(self, uint32_t number, const tl_message *messages, size_t count, bint small,
-                             _Place *place, int64_t *offsets) except -1:
+    cdef int append_messages(self, uint32_t number, const tl_message *messages, size_t count, size_t size_bytes,
+                             bint small, _Place *place, int64_t *offsets) except -1:
+        """`size_bytes`: of all keys, values and headers; 0: not known."""
         cdef tl_append what
         cdef tl_appended result
         if self.compress is not None:
@@ -152,6 +154,8 @@ cdef class _Outlet:
         memset(&what, 0, sizeof(what))
         what.messages = messages
         what.count = count
+        if size_bytes > 0 and count > 1:
+            what.bound_bytes = tl_batch_bound(count, size_bytes)
         self.append(number, &what, small, &result)
         place.base_offset = result.base_offset
         place.tail = result.tail
@@ -187,7 +191,7 @@ cdef class _Outlet:
         if ids == NULL:
             if self.compress is not None:
                 part.offsets = <int64_t *>take(count, sizeof(int64_t))
-            self.append_messages(only, messages, count, small, &part.place, part.offsets)
+            self.append_messages(only, messages, count, size_bytes, small, &part.place, part.offsets)
             return part
         try:
             starts = <size_t *>take(<size_t>self.partitions + 1, sizeof(size_t))
@@ -202,7 +206,7 @@ cdef class _Outlet:
             first = 0
             for number in range(self.partitions):
                 if starts[number] > first:
-                    self.append_messages(number, ordered + first, starts[number] - first, small, &part.places[number],
+                    self.append_messages(number, ordered + first, starts[number] - first, 0, small, &part.places[number],
                                          NULL if offsets == NULL else offsets + first)
                 first = starts[number]
             if offsets != NULL:

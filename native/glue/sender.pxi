@@ -106,7 +106,7 @@ cdef class Sender(_Outlet):
         message.value = <const uint8_t *>PyBytes_AS_STRING(data)
         message.value_bytes = <int32_t>value_bytes
         message.key_bytes = <int32_t>key_bytes
-        message.timestamp_ms = clock_ms() if timestamp is None else milliseconds(timestamp)
+        message.timestamp_ms = tl_clock_ms(&self.clock) if timestamp is None else milliseconds(timestamp)
         if partition is not None:
             number = self.check_partition(partition)
         elif self.partitioner is not None:
@@ -229,7 +229,7 @@ cdef class Sender(_Outlet):
         cdef Py_ssize_t i, total = 0, size_bytes, largest = 0
         cdef tl_message *message = messages
         if not beside.timed:
-            now = clock_ms()
+            now = tl_clock_ms(&self.clock)
         for i in range(count):
             size_bytes = _bytes_size(items[i])
             message.key = NULL

@@ -13,7 +13,8 @@ int tl_fail(tl_error *err, int code, const char *what, const char *path, int64_t
         err->position = position;
         err->what = what;
         err->detail[0] = 0;
-        snprintf(err->path, sizeof err->path, "%s", path == NULL ? "" : path);
+        if (path != err->path) /* else it stands there already */
+            snprintf(err->path, sizeof err->path, "%s", path == NULL ? "" : path);
     }
     return code;
 }

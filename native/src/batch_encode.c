@@ -138,10 +138,44 @@ size_t tl_batch_size_one(const tl_message *m) {
     return TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, 0));
 }
 
+/* The checksum of a plain one-message batch's header depends on its timestamp alone: that of the last one is kept. */
+static _Thread_local struct { int64_t timestamp_ms; uint32_t crc; bool known; } header_sum __attribute__((tls_model("initial-exec")));
+
+static uint32_t sum_header(const uint8_t *out, int64_t timestamp_ms) {
+    if (TL_UNLIKELY(header_sum.timestamp_ms != timestamp_ms || !header_sum.known)) {
+        header_sum.crc = tl_crc32c(0, out + TL_BATCH_CRC_FROM, TL_BATCH_HEADER_BYTES - TL_BATCH_CRC_FROM);
+        header_sum.timestamp_ms = timestamp_ms;
+        header_sum.known = true;
+    }
+    return header_sum.crc;
+}
+
+/* A varint of a value below 8192, as the low bytes of a word. */
+TL_INLINE uint64_t short_varint(uint32_t value, unsigned *bytes) {
+    uint32_t zigzag = 2 * value;
+    *bytes = zigzag < 0x80 ? 1 : 2;
+    return zigzag < 0x80 ? zigzag : (zigzag & 0x7f) | 0x80 | (zigzag >> 7) << 8;
+}
+
+/* Up to here both length fields take two bytes at most, so that what stands before a value fits a word. */
+#define SHORT_VALUE 4000
+
 size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *m) {
     size_t body = tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, 0);
     size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body);
     put_header(out, base_offset, bytes, &tl_batch_plain, 0, m->timestamp_ms, m->timestamp_ms, 1);
+    if (TL_LIKELY(m->key_bytes < 0 && m->value_bytes >= 1 && m->value_bytes <= SHORT_VALUE)) {
+        /* length | attributes 0 | timestamp delta 0 | offset delta 0 | key length -1 | value length, put together in a
+         * register: bytes stored one by one could not be loaded as a word at once. */
+        unsigned first, second;
+        uint64_t front = short_varint((uint32_t)body, &first);
+        uint64_t length = short_varint((uint32_t)m->value_bytes, &second);
+        front |= (uint64_t)1 << (8 * first + 24);
+        front |= length << (8 * first + 32);
+        uint32_t crc = sum_header(out, m->timestamp_ms);
+        put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, first + 4 + second, m->value, (size_t)m->value_bytes, 1));
+        return bytes;
+    }
     uint8_t *p = tl_record_put_front(out + TL_BATCH_HEADER_BYTES, body, 0, 0, m->key, m->key_bytes, m->value_bytes);
     running_sum sum = {.from = out + TL_BATCH_CRC_FROM, .crc = 0};
     if (m->value_bytes > 0)

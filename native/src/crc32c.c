@@ -18,6 +18,8 @@ typedef struct implementation {
     uint32_t (*extend)(uint32_t crc, const uint8_t *p, size_t n);
     uint32_t (*copy)(uint32_t crc, uint8_t *dst, const uint8_t *src, size_t n);
     uint32_t (*shift)(uint32_t crc, uint64_t n); /* the effect of n zero bytes */
+    uint32_t (*piece)(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero);
+    uint32_t (*prefix)(uint32_t crc, uint64_t first, uint64_t second, uint64_t third);
 } implementation;
 
 static uint32_t table[8][256];
@@ -80,7 +82,32 @@ static uint32_t table_shift(uint32_t crc, uint64_t n) {
     return crc;
 }
 
-static const implementation with_table = {"table", table_extend, table_copy, table_shift};
+TL_INLINE uint32_t piece_by(uint32_t (*extend)(uint32_t, const uint8_t *, size_t),
+                            uint32_t (*copy)(uint32_t, uint8_t *, const uint8_t *, size_t), uint32_t crc, uint8_t *dst,
+                            uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+    uint8_t end = 0;
+    tl_put_le64(dst, front);
+    crc = extend(crc, (const uint8_t *)&front, front_bytes);
+    crc = copy(crc, dst + front_bytes, src, n);
+    dst[front_bytes + n] = zero != 0 ? 0 : dst[front_bytes + n];
+    return extend(crc, &end, zero);
+}
+
+TL_INLINE uint32_t prefix_by(uint32_t (*extend)(uint32_t, const uint8_t *, size_t), uint32_t crc, uint64_t first,
+                             uint64_t second, uint64_t third) {
+    const uint64_t words[3] = {first, second, third};
+    return extend(crc, (const uint8_t *)words, 21);
+}
+
+static uint32_t table_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+    return piece_by(table_extend, table_copy, crc, dst, front, front_bytes, src, n, zero);
+}
+
+static uint32_t table_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
+    return prefix_by(table_extend, crc, first, second, third);
+}
+
+static const implementation with_table = {"table", table_extend, table_copy, table_shift, table_piece, table_prefix};
 static const implementation *chosen = &with_table;
 
 #if defined(__x86_64__)
@@ -112,7 +139,15 @@ static uint32_t sse42_copy(uint32_t crc, uint8_t *dst, const uint8_t *src, size_
     return copy_in_chunks(sse42_extend, crc, dst, src, n);
 }
 
-static const implementation with_sse42 = {"sse42", sse42_extend, sse42_copy, table_shift};
+static uint32_t sse42_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+    return piece_by(sse42_extend, sse42_copy, crc, dst, front, front_bytes, src, n, zero);
+}
+
+CRC_ONLY static uint32_t sse42_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
+    return prefix_by(sse42_extend, crc, first, second, third);
+}
+
+static const implementation with_sse42 = {"sse42", sse42_extend, sse42_copy, table_shift, sse42_piece, sse42_prefix};
 
 #elif defined(__aarch64__)
 
@@ -208,7 +243,30 @@ CRC_FOLD static uint32_t streams_shift(uint32_t crc, uint64_t n) {
     return crc;
 }
 
-static const implementation with_streams = {STREAMS_NAME, streams_extend, streams_copy, streams_shift};
+CRC_FOLD TL_INLINE uint32_t front_word(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes) {
+    tl_put_le64(dst, front);
+    if (front_bytes == 8)
+        return crc_word(crc, front);
+    uint64_t kept = front & (((uint64_t)1 << (8 * front_bytes)) - 1);
+    return crc_tail(crc, kept, front_bytes);
+}
+
+CRC_FOLD static uint32_t streams_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+    crc = front_word(crc, dst, front, front_bytes);
+    dst += front_bytes;
+    crc = crc_streams(crc, dst, src, n, true);
+    if (zero != 0) {
+        dst[n] = 0;
+        crc = crc_byte(crc, 0);
+    }
+    return crc;
+}
+
+CRC_FOLD static uint32_t streams_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
+    return crc_tail(crc_word(crc_word(crc, first), second), third & 0xffffffffffu, 5);
+}
+
+static const implementation with_streams = {STREAMS_NAME, streams_extend, streams_copy, streams_shift, streams_piece, streams_prefix};
 
 #endif
 
@@ -305,7 +363,18 @@ CRC_WIDE static uint32_t wide_copy(uint32_t crc, uint8_t *dst, const uint8_t *sr
     return crc_wide(crc, dst, src, n, true);
 }
 
-static const implementation with_avx512 = {"avx512", wide_extend, wide_copy, streams_shift};
+CRC_WIDE static uint32_t wide_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+    crc = front_word(crc, dst, front, front_bytes);
+    dst += front_bytes;
+    crc = crc_wide(crc, dst, src, n, true);
+    if (zero != 0) {
+        dst[n] = 0;
+        crc = crc_byte(crc, 0);
+    }
+    return crc;
+}
+
+static const implementation with_avx512 = {"avx512", wide_extend, wide_copy, streams_shift, wide_piece, streams_prefix};
 
 static void fill_lane(uint64_t lane[2], int64_t distance_bits) {
     lane[0] = (uint64_t)power_of_x(distance_bits + 63) << 32;
@@ -379,6 +448,14 @@ uint32_t tl_crc32c(uint32_t crc, const void *p, size_t n) {
 
 uint32_t tl_crc32c_copy(void *dst, const void *src, size_t n, uint32_t crc) {
     return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->copy(~crc, dst, src, n);
+}
+
+uint32_t tl_crc32c_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const void *src, size_t n, size_t zero) {
+    return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->piece(~crc, dst, front, front_bytes, src, n, zero);
+}
+
+uint32_t tl_crc32c_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
+    return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->prefix(~crc, first, second, third);
 }
 
 uint32_t tl_crc32c_combine(uint32_t a, uint32_t b, uint64_t len_b) {

@@ -347,6 +347,12 @@ static int64_t os_now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static int64_t os_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 static int64_t os_coarse_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
@@ -412,6 +418,7 @@ const tl_io tl_io_posix = {
     .identity = os_identity,
     .filesystem = os_filesystem,
     .now_ms = os_now_ms,
+    .now_ns = os_now_ns,
     .coarse_ms = os_coarse_ms,
     .monotonic_ns = os_monotonic_ns,
     .random = os_random,

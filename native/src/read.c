@@ -8,6 +8,8 @@
 #include "tidelog/guard.h"
 #include "reading.h"
 
+#include <stdio.h>
+
 #define TRY_MOST_BYTES (64u << 10)
 
 const char tl_given_up[] = "the partition could not be recovered: close the store everywhere and open it again, or run tidelog check --repair";
@@ -98,7 +100,14 @@ int tl_reading_enter(tl_reading *reading, uint32_t ordinal, tl_error *err) {
     if (status < 0) {
         if (ordinal < __atomic_load_n(&partition->hot->first_ordinal, __ATOMIC_ACQUIRE))
             return tl_fail(err, TL_ERANGE, "the offset was removed by retention or trim", partition->cold->directory, -1);
-        return status == TL_ENOTFOUND ? tl_fail(err, TL_ECORRUPT, "a segment is missing", err == NULL ? "" : err->path, -1) : status;
+        int64_t base = 0;
+        char path[360];
+        if (status != TL_ENOTFOUND)
+            return status;
+        snprintf(path, sizeof path, "%s", partition->cold->directory);
+        if (tl_segment_base(partition, ordinal, &base, NULL) == TL_OK)
+            tl_segment_path(partition, base, ".log", path);
+        return tl_fail(err, TL_ECORRUPT, "a segment is missing", path, -1);
     }
     reading->end_offset = -1;
     if (ordinal == tl_place_ordinal(reading->bound)) {

@@ -160,7 +160,8 @@ int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *
     return status;
 }
 
-static int put_offset(tl_store *store, const tl_offset_view *view, tl_error *err) {
+/* Under the checkpoint lock. */
+static int append_offset(tl_store *store, const tl_offset_view *view, tl_error *err) {
     offset_key key;
     size_t group_bytes = 0, metadata_bytes = 0;
     uint8_t value[sizeof(offset_value) + TL_OFFSETS_MAX_METADATA_BYTES];
@@ -182,9 +183,25 @@ static int put_offset(tl_store *store, const tl_offset_view *view, tl_error *err
     tl_checkpoint_record stored = record;
     if (stored.deleted)
         stored.value_bytes = 0;
-    status = put(store, &stored, 1, false, err);
+    status = tl_checkpoint_append(&store->checkpoint, &stored, 1, NULL, err);
+    TL_POINT("records.offset_appended");
     if (status == TL_OK)
         (void)tl_offsets_mark_saved(store->offsets, view);
+    return status;
+}
+
+/* Reads, appends and marks in one turn of the lock: of two savers in two processes the second would else append an older
+ * offset behind a newer one, whose committer was told that it is durable. */
+static int put_offset(tl_store *store, uint32_t slot, tl_error *err) {
+    uint32_t cursor = slot;
+    tl_offset_view view;
+    int status = tl_store_take(store, &store->header->checkpoint_lock, "the checkpoint is locked", err);
+    if (status < 0)
+        return status;
+    status = TL_OK;
+    if (tl_offsets_changed(store->offsets, &cursor, &view, NULL) == 1 && view.slot == slot) /* nobody has saved it meanwhile */
+        status = append_offset(store, &view, err);
+    tl_lock_release(&store->header->checkpoint_lock, store->me);
     return status;
 }
 
@@ -195,7 +212,7 @@ int tl_records_put_offsets(tl_store *store, tl_error *err) {
     while ((more = tl_offsets_changed(store->offsets, &cursor, &view, NULL)) != 0) {
         if (more < 0)
             continue; /* a damaged slot keeps nobody else's commits from being saved; `check` reports it */
-        int status = put_offset(store, &view, err);
+        int status = put_offset(store, view.slot, err);
         if (status < 0)
             return status;
     }

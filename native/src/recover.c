@@ -87,7 +87,7 @@ static int sync_directory(tl_partition *partition) {
 static bool find_last_used(const tl_segment *segment, uint32_t from, uint32_t *until) {
     tl_guard guard;
     TL_GUARDED(guard) {
-        uint32_t at = segment->found_bytes;
+        uint32_t at = segment->found_bytes; /* may be less than `from` when the file had been cut short */
         while (at > from && segment->map[at - 1] == 0)
             at--;
         *until = at;
@@ -118,7 +118,7 @@ static int put_aside(tl_partition *partition, tl_segment *segment, uint32_t from
     uint32_t until = 0;
     if (!find_last_used(segment, from, &until))
         return tl_fail(err, TL_EBUS, "a segment cannot be read", partition->cold->directory, from);
-    if (until == from)
+    if (until <= from)
         return TL_OK;
     char path[360], suffix[40];
     snprintf(suffix, sizeof suffix, ".log.torn-%u", from);
@@ -140,7 +140,15 @@ static int put_aside(tl_partition *partition, tl_segment *segment, uint32_t from
     } TL_GUARD_CAUGHT(guard) {
         return tl_fail(err, TL_EBUS, "a segment cannot be written", path, from);
     }
-    return TL_OK;
+    /* On the disk before anything is written there: a batch that lost its first bytes would be whole again if a power cut
+     * left only the first bytes of its successor, which are the same. */
+    if ((status = tl_segment_descriptor(partition, segment, &fd, err)) < 0)
+        return status;
+    status = tl_os->fdatasync(fd);
+    if (fd != segment->fd)
+        tl_os->close(fd);
+    TL_POINT("recover.torn_wiped");
+    return status < 0 ? tl_fail_sys(err, status, "a segment cannot be synced", path) : TL_OK;
 }
 
 static int put_segment_aside(tl_partition *partition, int64_t base, tl_recovery *totals, tl_error *err) {
@@ -221,18 +229,18 @@ static int scan(tl_partition *partition, uint32_t trusted, tl_recovery *totals, 
     int status = tl_segment_index(partition, segment, &index, true, err);
     if (status < 0)
         return status;
-    if (trusted > segment->found_bytes) {
-        char path[360];
-        tl_segment_path(partition, segment->base_offset, ".log", path);
-        return tl_fail(err, TL_ECORRUPT, "a segment is shorter than what was synced of it", path, segment->found_bytes);
-    }
-    while (position < segment->found_bytes) {
+    if (trusted > segment->found_bytes && (status = tl_segment_extend(partition, segment, trusted, err)) < 0)
+        return status;
+    while (position < segment->found_bytes || position < trusted) {
         tl_batch batch;
-        bool holds = scan_batch(segment, position, position < trusted, &end, &batch);
+        bool holds = position < segment->found_bytes && scan_batch(segment, position, position < trusted, &end, &batch);
         if (position < trusted && (!holds || batch.bytes > trusted - position ||
                                    (batch.bytes == trusted - position && end.end_offset != known.end_offset))) {
             position = trusted;
             end = known;
+            /* What stands between is in no index; no time entry may hide a newer message there. */
+            progress.max_timestamp_ms = known.max_timestamp_ms;
+            progress.max_timestamp_offset = known.end_offset - 1;
             totals->damaged_partitions++;
             continue;
         }
@@ -295,16 +303,24 @@ static int scan_all(tl_partition *partition, const listing *files, tl_recovery *
     while (at < files->count && files->bases[at] < base)
         at++;
     bool present = at < files->count && files->bases[at] == base;
-    if (!present && trusted > 0)
-        return tl_fail(err, TL_ECORRUPT, "the segment of the recovery point is missing", partition->cold->directory, -1);
     int status = TL_OK;
-    while (present) {
-        status = tl_segment_open_writer(partition, tl_place_ordinal(hot->tail), files->bases[at], &partition->writer, err);
+    bool gone = !present && trusted > 0;
+    if (gone) { /* what it held is lost; what stands in other segments and what comes is not */
+        status = tl_segment_create(partition, tl_place_ordinal(hot->tail), base, &partition->writer, err);
+        if (status < 0)
+            return status;
+        tl_segment_release(partition->store, partition->writer);
+        partition->writer = NULL;
+    }
+    while (present || gone) {
+        status = tl_segment_open_writer(partition, tl_place_ordinal(hot->tail), gone ? base : files->bases[at], &partition->writer, err);
         if (status < 0)
             return status;
         if ((status = scan(partition, trusted, totals, err)) < 0)
             return status;
-        at++;
+        at += gone ? 0 : 1;
+        present = true;
+        gone = false;
         trusted = 0;
         bool contiguous = at < files->count && files->bases[at] == hot->end_a.end_offset && tl_place_position(hot->tail) > 0;
         uint32_t from = tl_place_position(hot->tail);
@@ -326,8 +342,13 @@ static int scan_all(tl_partition *partition, const listing *files, tl_recovery *
         return tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory);
     /* A trim moves the recovery point past segments whose seals were never synced, perhaps not even their file. */
     uint32_t ordinal = tl_place_ordinal(hot->tail);
+    if (ordinal == 0)
+        return TL_OK;
+    status = tl_os->mkdir(partition->store->dir, partition->cold->directory, TL_DIRECTORY_MODE);
+    if (status < 0 && status != -EEXIST)
+        return tl_fail_sys(err, status, "the directory of a partition cannot be made", partition->cold->directory);
     const tl_seal active = {.base_offset = hot->active_base[ordinal & 1], .max_timestamp_ms = -1};
-    return ordinal == 0 ? TL_OK : tl_seals_put(partition, ordinal, &active, err);
+    return tl_seals_put(partition, ordinal, &active, err);
 }
 
 /* [end, lease) may have been given out and lost: an empty batch takes these offsets for ever. Also in a segment that is
@@ -429,6 +450,8 @@ int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err) {
         tl_segment_release(partition->store, partition->writer); /* what it knew of the file's length is over */
         partition->writer = NULL;
         status = tl_partition_sync_indexes(partition, base, err); /* the next opener takes their counts from the checkpoint */
+        if (status == TL_OK && (status = sync_directory(partition)) < 0)
+            status = tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory);
     }
     TL_POINT("close.trimmed");
     return status;

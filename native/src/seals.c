@@ -33,17 +33,13 @@ static bool header_ok(const uint8_t *header) {
     return memcmp(header, wanted, TL_SEALS_HEADER) == 0;
 }
 
-/* Whoever made the file died, or failed, before its header was whole: each byte is the right one or still zero. Entries
- * carry their own CRCs and need no header to be told from garbage. */
-static bool header_unfinished(int fd) {
-    uint8_t wanted[TL_SEALS_HEADER], there[TL_SEALS_HEADER];
-    put_header(wanted);
+/* Whoever made the file died before its header was whole, or the header is damaged. It says nothing that is not known and
+ * entries carry their own CRCs, so a writer makes it anew. A whole header that is another one is of another format. */
+static bool header_lost(int fd) {
+    uint8_t there[TL_SEALS_HEADER];
     if (tl_os->pread(fd, there, sizeof there, 0) != sizeof there)
         return false;
-    for (size_t i = 0; i < sizeof there; i++)
-        if (there[i] != 0 && there[i] != wanted[i])
-            return false;
-    return memcmp(there, wanted, sizeof there) != 0;
+    return !header_ok(there) && tl_le32(there + 60) != tl_crc32c(0, there, 60);
 }
 
 /* Opens, if need be creates, checks and maps. The partition's mutex is held. */
@@ -63,7 +59,7 @@ static int map_locked(tl_partition *partition, bool create, tl_error *err) {
         return tl_fail_sys(err, status, "the file of seals cannot be looked at", path);
     }
     bool fresh = stat.size_bytes < TL_PAGE;
-    if (create && (fresh || header_unfinished(fd))) {
+    if (create && (fresh || header_lost(fd))) {
         uint8_t header[TL_SEALS_HEADER];
         put_header(header);
         status = fresh ? tl_os->fallocate(fd, 0, TL_PAGE) : 0;

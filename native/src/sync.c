@@ -20,7 +20,12 @@ bool tl_partition_is_synced(const tl_partition *partition, uint64_t tail) {
     return __atomic_load_n(&partition->hot->synced, __ATOMIC_ACQUIRE) >= tail;
 }
 
-static const uint32_t *synced_futex(tl_hot *hot) { return (const uint32_t *)(const void *)&hot->synced; }
+/* After the release: a waiter that is not served yet must find the lock free when it wakes. */
+static void end_turn(tl_hot *hot) {
+    __atomic_fetch_add(&hot->sync_turns, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&hot->sync_waiters, __ATOMIC_SEQ_CST) != 0)
+        tl_os->futex_wake(&hot->sync_turns, INT32_MAX);
+}
 
 static int failed_error(tl_partition *partition, tl_error *err) {
     int number = (int)(__atomic_load_n(&partition->hot->failed, __ATOMIC_RELAXED) & ~TL_UNRECOVERED);
@@ -45,7 +50,7 @@ static int set_failed(tl_partition *partition, int negative_errno, const char *p
         (void)tl_os->fsync(fd);
         tl_os->close(fd);
     }
-    tl_os->futex_wake(synced_futex(partition->hot), INT32_MAX);
+    end_turn(partition->hot);
     tl_fail_sys(err, negative_errno, "a segment could not be synced; the partition takes no more messages", path);
     if (err != NULL)
         err->code = TL_EFAILED;
@@ -211,14 +216,13 @@ static int lead(tl_partition *partition, tl_error *err) {
     __atomic_store_n(&hot->syncing, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&hot->late, 0, __ATOMIC_RELAXED);
     TL_POINT("sync.published");
-    if (__atomic_load_n(&hot->sync_waiters, __ATOMIC_SEQ_CST) != 0)
-        tl_os->futex_wake(synced_futex(hot), INT32_MAX);
     return TL_OK;
 }
 
 static int lead_and_release(tl_partition *partition, tl_error *err) {
     int status = tl_store_usable(partition->store) ? lead(partition, err) : tl_store_refuse(partition->store, err);
     tl_lock_release(&partition->hot->sync_lock, partition->store->me);
+    end_turn(partition->hot);
     return status;
 }
 
@@ -227,8 +231,8 @@ int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns
     tl_store *store = partition->store;
     int64_t deadline = timeout_ns < 0 ? INT64_MAX : tl_os->monotonic_ns() + timeout_ns;
     for (;;) {
-        uint64_t synced = __atomic_load_n(&hot->synced, __ATOMIC_ACQUIRE);
-        if (synced >= tail)
+        uint32_t turns = __atomic_load_n(&hot->sync_turns, __ATOMIC_SEQ_CST); /* before the lock is tried: its release bumps it */
+        if (__atomic_load_n(&hot->synced, __ATOMIC_ACQUIRE) >= tail)
             return TL_OK;
         if (__atomic_load_n(&hot->failed, __ATOMIC_ACQUIRE) != 0)
             return failed_error(partition, err);
@@ -246,9 +250,7 @@ int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns
         if (now >= deadline)
             return tl_fail(err, TL_ETIMEOUT, "the disk has not confirmed in time", partition->cold->directory, -1);
         __atomic_fetch_add(&hot->sync_waiters, 1, __ATOMIC_SEQ_CST);
-        int result = -EAGAIN;
-        if (__atomic_load_n(&hot->synced, __ATOMIC_SEQ_CST) == synced)
-            result = tl_os->futex_wait(synced_futex(hot), (uint32_t)synced, deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
+        int result = tl_os->futex_wait(&hot->sync_turns, turns, deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
         __atomic_fetch_sub(&hot->sync_waiters, 1, __ATOMIC_SEQ_CST);
         if (result == -ETIMEDOUT) { /* the leader may have died */
             tl_owner holder = 0;

@@ -326,9 +326,9 @@ static bool fits(const model_point *point, const step *s, const step *before) {
         return begins(point->name, "repair.") || begins(point->name, "lock.");
     if (begins(before->point, "sync.") && s->found == FOUND_KEEPER)
         return begins(point->name, "sync.lock") || begins(point->name, "sync.dirtied");
-    if (begins(before->point, "catalogue.") || begins(before->point, "drop."))
-        return begins(point->name, "leftovers.");
-    return begins(before->point, "checkpoint.sync") && begins(point->name, "checkpoint.snapshot");
+    if (begins(before->point, "catalogue.") || begins(before->point, "drop.") || begins(before->point, "leftovers."))
+        return begins(point->name, "leftovers.") || begins(point->name, "catalogue.way");
+    return begins(before->point, "checkpoint.s") && (begins(point->name, "checkpoint.snapshot") || begins(point->name, "records.snapshot"));
 }
 
 /* Mostly the point of a few that was met least; the nth hit is one that the child probably lives to see. */
@@ -336,7 +336,7 @@ static void choose_point(step *s, const step *before, uint64_t *dice) {
     if (m->point_count == 0)
         return;
     const model_point *best = NULL;
-    bool special = before != NULL && (begins(before->point, "checkpoint.sync") || begins(before->point, "sync.") || torn(before));
+    bool special = before != NULL && (begins(before->point, "checkpoint.s") || begins(before->point, "sync.") || torn(before));
     bool follow = model_random(dice) % 100 < (special ? 80 : 40);
     for (int tries = 0; tries < 400 && follow && best == NULL; tries++) {
         const model_point *one = &m->points[model_random(dice) % m->point_count];

@@ -66,6 +66,8 @@ typedef struct model {
     model_partition partition[MODEL_PARTITIONS];
 } model;
 
+#define MODEL_PASSING_CHANNEL "passing-by-----" /* 16 bytes; see work.c */
+
 extern model *m;
 
 uint64_t model_random(uint64_t *state);

@@ -1,7 +1,7 @@
 """Does a store lose, repeat or invent anything when its process is killed at a named point?
 
 crash_points.c says how. As a test 5,000 kills are made, with a new seed each time; it is printed, and what fails prints
-the command that replays it. As a program (`python -m tests.crash.test_points --kills 100000`) it makes as many as asked.
+the command that replays it. `python -m tests.crash.test_points --kills 100000` makes as many as asked.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def test_points_not_reached_are_known() -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the lane with the arguments of the program; print the points of the core that it never came by."""
-    done = subprocess.run([str(program()), *arguments], stdout=subprocess.PIPE, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        [str(program()), *arguments], stdout=subprocess.PIPE, text=True, errors="replace", check=False
+    )
     print(done.stdout, end="")
     missing = points_of_the_core() - points_reached(done.stdout)
     for name in sorted(missing):

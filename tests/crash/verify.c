@@ -24,6 +24,8 @@ typedef struct presence { bool seen[MODEL_PARTITIONS]; } presence;
 static int see(void *context, uint32_t slot, const tl_partition_config *config) {
     presence *found = context;
     uint64_t id[2];
+    if (memcmp(config->channel, MODEL_PASSING_CHANNEL, 16) == 0)
+        return 0;
     memcpy(id, config->channel, 16);
     uint64_t index = id[1] - 1;
     if (id[0] != m->life || index >= m->partitions)
@@ -62,6 +64,8 @@ static void verify_catalogue(tl_store *store, bool alone) {
 /* --- messages --- */
 
 /* Offsets that nobody gave out are missing for good; a boot may add more of them behind everything that was seen. */
+static bool repaired; /* the partition at hand */
+
 static bool gap_allowed(model_partition *p, int64_t from, int64_t to) {
     for (uint32_t i = 0; i < p->gap_count; i++) {
         if (p->gap_from[i] <= from && from < p->gap_to[i]) {
@@ -84,13 +88,14 @@ static void check_gap(model_partition *p, int64_t from, int64_t to, const char *
                    (int)(p - m->partition), where, (long long)p->end_seen);
 }
 
-/* A message that is not below the log start and was not met. */
+/* A message that is not below the log start and was not met. Until somebody has repaired what a dead writer left behind
+ * the tail, a boot may still find it there and take it. */
 static void check_absent(model_partition *p, uint32_t sequence, int64_t log_start) {
     model_message *entry = &p->messages[sequence];
     if (entry->state == MESSAGE_KEPT && entry->offset >= log_start)
         model_fail("message %u of partition %d, acknowledged or seen at offset %lld, is lost (log start %lld)", sequence, (int)(p - m->partition),
                    (long long)entry->offset, (long long)log_start);
-    if (entry->state == MESSAGE_ASKED)
+    if (entry->state == MESSAGE_ASKED && repaired)
         entry->state = MESSAGE_GONE;
 }
 
@@ -216,7 +221,7 @@ static void verify_commits(tl_store *store, model_partition *p) {
     tl_offsets *table = tl_store_offsets(store);
     for (int g = 0; g < MODEL_GROUPS; g++) {
         model_commits *c = &p->commits[g];
-        char group[16];
+        char group[24];
         uint32_t slot = 0;
         tl_offset_word word = {TL_OFFSETS_NONE, 0, 0};
         snprintf(group, sizeof group, "group-%d", g);
@@ -343,6 +348,7 @@ void verify_store(tl_store *store, bool alone) {
         if (p->state != PARTITION_LIVE)
             continue;
         const tl_hot *hot = tl_shared_hot((uint8_t *)(uintptr_t)shared, p->slot);
+        repaired = hot->lock == 0 && hot->reserve == hot->tail;
         verify_messages(store, p);
         verify_commits(store, p);
         if (alone && (hot->lock != 0 || hot->reserve != hot->tail))

@@ -123,6 +123,40 @@ static void create(tl_store *store) {
     }
 }
 
+/* Partitions that nobody writes to and the model leaves out, enough for another block of shared words; the next time they
+ * are dropped, however many of them a death has left. */
+enum { PASSING = 70 };
+
+typedef struct passing { uint32_t slots[PASSING]; uint32_t count; } passing;
+
+static int find_passing(void *context, uint32_t slot, const tl_partition_config *config) {
+    passing *found = context;
+    if (memcmp(config->channel, MODEL_PASSING_CHANNEL, 16) == 0 && found->count < PASSING)
+        found->slots[found->count++] = slot;
+    return 0;
+}
+
+static void pass(tl_store *store) {
+    static tl_partition_config configs[PASSING];
+    passing found = {.count = 0};
+    tl_error err = {0};
+    model_doing("make or drop %d partitions at once", PASSING);
+    model_expect_ok(tl_store_catalogue_lock(store, &err), &err, "lock the catalogue");
+    tl_store_each_partition(store, &found, find_passing);
+    if (found.count > 0) {
+        model_expect_ok(tl_store_drop_partitions(store, found.slots, found.count, &err), &err, "drop many");
+    } else {
+        for (uint32_t i = 0; i < PASSING; i++) {
+            configs[i] = (tl_partition_config){.partition = i, .segment_bytes = 4096, .segment_ms = -1, .retention_ms = -1, .retention_bytes = -1, .max_message_bytes = 1000};
+            memcpy(configs[i].channel, MODEL_PASSING_CHANNEL, 16);
+            snprintf(configs[i].directory, sizeof configs[i].directory, "passing-%u", i);
+        }
+        model_expect_ok(tl_store_create_partitions(store, configs, PASSING, found.slots, &err), &err, "create many");
+    }
+    tl_store_catalogue_unlock(store);
+    catalogue_was_locked();
+}
+
 static void drop(tl_store *store, model_partition *p) {
     tl_partition *handle = work_partition(store, p);
     tl_error err = {0};
@@ -422,6 +456,8 @@ void work_run(tl_store *store, uint64_t seed, uint32_t operations) {
             many_groups(store, p);
         else if (kind < 970)
             sleep_a_moment(store, p);
+        else if (kind < 973)
+            pass(store);
         m->clock_ms += roll(20);
     }
 }

@@ -43,6 +43,26 @@ static void check_lengths(void) {
     }
 }
 
+static void check_pieces(void) {
+    uint64_t seed = 11;
+    for (int i = 0; i < 40000; i++) {
+        size_t front_bytes = check_random(&seed) % 9, n = check_random(&seed) % (i % 4 == 0 ? 2048 : 200);
+        size_t zero = check_random(&seed) & 1;
+        uint64_t front = check_random(&seed);
+        uint32_t start = (uint32_t)check_random(&seed);
+        static uint8_t want[4096], got[4096 + 16];
+        memcpy(want, &front, front_bytes);
+        memcpy(want + front_bytes, data + i % 64, n);
+        want[front_bytes + n] = 0;
+        size_t total = front_bytes + n + zero;
+        memset(got, 0x5a, sizeof got);
+        CHECK(tl_crc32c_piece(start, got, front, front_bytes, data + i % 64, n, zero) == tl_crc32c(start, want, total));
+        CHECK(memcmp(got, want, total) == 0 && got[total + 8] == 0x5a);
+        uint64_t words[3] = {check_random(&seed), check_random(&seed), check_random(&seed)};
+        CHECK(tl_crc32c_prefix(start, words[0], words[1], words[2]) == tl_crc32c(start, words, 21));
+    }
+}
+
 static void check_splits_and_combine(void) {
     uint64_t seed = 7;
     for (int i = 0; i < 20000; i++) {
@@ -107,6 +127,7 @@ int main(void) {
         check_vectors();
         check_lengths();
         check_splits_and_combine();
+        check_pieces();
         check_bounds();
         check_large();
     }

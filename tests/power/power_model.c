@@ -182,6 +182,16 @@ static bool failure_is_known(part *p, int status, const tl_error *err, const cha
 /* Whether it was a clean close: not when a partition has failed. */
 static bool close_store(void) {
     tl_error err = {0};
+    if (replaying()) { /* is it the cut, or was it wrong before? */
+        bool was_armed = armed;
+        armed = false;
+        for (int i = 0; i < told.part_count; i++) {
+            const tl_check_report report = {.context = &told.parts[i], .finding = report_finding};
+            if (told.parts[i].existence == LIVE && !told.parts[i].failed && !told.store_failed)
+                (void)tl_partition_check(partition_of(i), &report, &err);
+        }
+        armed = was_armed;
+    }
     release_parts();
     trace("close");
     closing = true;
@@ -805,6 +815,8 @@ static void cut(const char *name, bool death) {
     static history before;
     before = told;
     note_visible();
+    if (death && (cut_seed & 1) != 0)
+        disk_keep_middle(now, &cut_seed); /* what a dead process left half done may reach the platter */
     path[path_length++] = number;
     trace("%s at %s", death ? "death" : "cut", name);
     if (death)

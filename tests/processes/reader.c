@@ -108,13 +108,16 @@ void verify_all(void) {
     static reader all;
     tl_error err = {0};
     tl_chunk chunk = {0};
-    tl_cursor cursor = {0};
     tl_store *store = enter(false);
     tl_partition *partition = partition_of(store);
-    read_on(&all, partition, &cursor, &chunk, 0, 0);
-    tl_chunk_free(&chunk);
     tl_bounds bounds;
     expect_ok(tl_partition_bounds(partition, &bounds, &err), &err, "bounds");
+    if (bounds.log_start < b->trimmed)
+        wrong("the log starts at %lld, an acknowledged trim was at %lld", (long long)bounds.log_start, (long long)b->trimmed);
+    tl_cursor cursor = {.offset = bounds.log_start};
+    all.next = bounds.log_start;
+    read_on(&all, partition, &cursor, &chunk, 0, 0);
+    tl_chunk_free(&chunk);
     if (bounds.log_end != all.next)
         wrong("the log ends at %lld, the last message was %lld", (long long)bounds.log_end, (long long)all.next - 1);
     for (uint32_t w = 0; w < WRITERS; w++) {

@@ -33,17 +33,17 @@ typedef struct writer {
 typedef struct reader {
     int64_t next;                       /* offset; everything before it was checked */
     uint64_t last[WRITERS];             /* sequence + 1 of the last message of each writer */
-    uint64_t waits, late;
-    int64_t worst_ns;
-    uint64_t asleep;                    /* 1 while it waits */
+    uint64_t waits;                     /* that ended by a message of a call that returned, so that somebody had to wake it */
+    int64_t worst_ns;                   /* of these: from that return to the end of the wait */
 } reader;
 
 typedef struct board {
     char path[256];
     uint32_t slot;
-    uint32_t stop, quiet;               /* of the parent: end; only the parent's own pairs are written */
-    uint32_t late_limit_ms;
-    int64_t pair_a, pair_b;             /* of the parent: offsets, and when they were published */
+    uint32_t stop;                      /* of the parent */
+    int64_t trimmed;                    /* of writer 2: acknowledged */
+    uint32_t late;                      /* of the one who writes pairs: how many were seen late ... */
+    int64_t slowest_ns;                 /* ... and the worst of them */
     writer writers[WRITERS];
     reader readers[READERS];
     uint32_t excuse_count;
@@ -71,8 +71,8 @@ void message_fill(uint32_t self, uint64_t sequence, uint8_t *out);
 /* writer.c, reader.c: what the children do; they do not return. */
 __attribute__((noreturn)) void run_writer(uint32_t self, uint64_t seed);
 __attribute__((noreturn)) void run_reader(uint32_t self);
-/* Two messages in quick succession, the second one published while a reader goes to sleep; their offsets go to the board. */
-void write_pair(tl_partition *partition, uint64_t *state);
+/* Two messages in quick succession, the second one published while a reader goes to sleep. The offset of the second. */
+int64_t write_pair(tl_partition *partition, uint64_t *state);
 /* Everything once more, by a process that is alone. */
 void verify_all(void);
 

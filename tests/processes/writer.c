@@ -1,7 +1,7 @@
 /* What does a writer do until it is killed, and how long did each call take? Imports shared.h.
  *
  * Writer 0 appends single messages, writer 1 batches through the file and syncs them, writer 2 comes and goes: it closes the
- * store and opens it again. Inside the lock each may be told to die or to stop: a random kill hits 20 ns too seldom. */
+ * store, opens it again, and trims. Inside the lock each may be told to die or to stop: a random kill hits 20 ns too seldom. */
 #define _GNU_SOURCE
 #include "shared.h"
 
@@ -30,7 +30,7 @@ static int64_t delayed_ns(void) {
 }
 
 static bool under_lock(const char *name) {
-    static const char *const prefixes[] = {"append.locked", "append.reserved", "append.copied", "append.end_filled", "append.tail_stored", "append_many.", "roll.", "segment."};
+    static const char *const prefixes[] = {"append.locked", "append.reserved", "append.copied", "append.end_filled", "append.tail_stored", "append_many.", "roll.", "segment.", "retain.published"};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
             return true;
@@ -42,7 +42,7 @@ static void obey(const char *name) {
     if (order == ORDER_NONE)
         return;
     bool locked = under_lock(name);
-    if ((!locked && strncmp(name, "sync.", 5) != 0) || (order == ORDER_STOP && !locked))
+    if ((!locked && strncmp(name, "sync.", 5) != 0 && strncmp(name, "retain.", 7) != 0) || (order == ORDER_STOP && !locked))
         return;
     if (me->steps > 0) {
         me->steps--;
@@ -112,6 +112,21 @@ static void append(tl_partition *partition, uint32_t count, bool synced) {
     }
 }
 
+/* Behind what both readers have read, so that none of them falls out of the log. */
+static void trim(tl_partition *partition) {
+    int64_t before = INT64_MAX;
+    tl_error err = {0};
+    for (int r = 0; r < READERS; r++) {
+        int64_t next = __atomic_load_n(&b->readers[r].next, __ATOMIC_ACQUIRE);
+        before = next < before ? next : before;
+    }
+    before -= 3000;
+    if (before <= b->trimmed)
+        return;
+    expect_ok(tl_partition_trim(partition, before, &err), &err, "trim");
+    b->trimmed = before;
+}
+
 void run_writer(uint32_t self, uint64_t seed) {
     uint64_t state = seed;
     self_number = self;
@@ -121,11 +136,9 @@ void run_writer(uint32_t self, uint64_t seed) {
     tl_store *store = enter(true);
     tl_partition *partition = partition_of(store);
     while (__atomic_load_n(&b->stop, __ATOMIC_ACQUIRE) == 0) {
-        if (__atomic_load_n(&b->quiet, __ATOMIC_ACQUIRE) != 0) {
-            sleep_us(1000);
-            continue;
-        }
         append(partition, self == 0 ? 1 : 1 + (uint32_t)(random_of(&state) % BATCH), self == 1);
+        if (self == 2 && random_of(&state) % 30 == 0)
+            trim(partition);
         if (self == 2 && random_of(&state) % 100 == 0) {
             leave(store, partition);
             store = enter(true);
@@ -138,11 +151,14 @@ void run_writer(uint32_t self, uint64_t seed) {
     _exit(0);
 }
 
-static void dawdle(void) { sleep_us(60); }
+static void dawdle(const char *name) {
+    if (strcmp(name, "append.reserved") == 0)
+        sleep_us(200);
+}
 
-void write_pair(tl_partition *partition, uint64_t *state) {
+int64_t write_pair(tl_partition *partition, uint64_t *state) {
     uint64_t *asked = &b->writers[0].asked;
-    int64_t ends[2];
+    int64_t offset = -1;
     for (int i = 0; i < 2; i++) {
         uint8_t bytes[8192];
         tl_appended out = {0};
@@ -151,15 +167,15 @@ void write_pair(tl_partition *partition, uint64_t *state) {
         const tl_message message = {.value = bytes, .value_bytes = (int32_t)message_bytes(0, *asked), .key_bytes = -1, .timestamp_ms = 1};
         uint64_t sequence = (*asked)++;
         /* The reader that the first one woke goes back to sleep about when the second one is published. */
-        tl_yield_hook = i == 1 ? dawdle : NULL;
+        tl_point_hook = i == 1 ? dawdle : NULL;
         expect_ok(tl_partition_append_one(partition, &message, 0, &out, &err), &err, "append a pair");
-        tl_yield_hook = NULL;
-        ends[i] = out.base_offset;
+        tl_point_hook = NULL;
+        offset = out.base_offset;
         __atomic_store_n(&b->published_ns[out.base_offset], now_ns(), __ATOMIC_RELEASE);
         b->offset_of[0][sequence] = out.base_offset + 1;
-        if (i == 0)
-            sleep_us((int64_t)(random_of(state) % 120));
+        int64_t until = now_ns() + (int64_t)(random_of(state) % 40000); /* a sleep would be longer than that */
+        while (i == 0 && now_ns() < until)
+            continue;
     }
-    b->pair_a = ends[0];
-    b->pair_b = ends[1];
+    return offset;
 }

@@ -49,6 +49,9 @@ extern const tl_batch_spec tl_batch_plain;  /* -1, -1, -1, 0 */
 
 /* --- encoding; base offset and leader epoch are written as given and 0, the CRC does not cover them --- */
 
+/* No `count` messages whose keys, values and headers have `payload_bytes` together make a larger batch. */
+TL_INLINE size_t tl_batch_bound(size_t count, size_t payload_bytes) { return TL_BATCH_HEADER_BYTES + 36 * count + payload_bytes; }
+
 /* How many of the first `count` messages fit a batch of `limit` bytes (at least one), and its exact size, which is over
  * the limit when the first message alone is. What is measured and then encoded must not change in between where lengths
  * follow from it: keys of rows with strip_key. */

@@ -21,6 +21,7 @@ typedef struct tl_append {
     size_t encoded_bytes;
     size_t first, count;                /* which messages or rows; for encoded: how many messages it holds */
     int64_t max_timestamp_ms;           /* of `encoded` */
+    size_t bound_bytes;                 /* of messages: tl_batch_bound of their bytes, if the caller has summed them; 0: not */
     const tl_batch_spec *spec;          /* NULL: tl_batch_plain */
 } tl_append;
 

@@ -51,6 +51,7 @@ typedef struct tl_io {
     int (*identity)(int dir, tl_identity *out);
     int (*filesystem)(int dir, uint64_t *magic);                        /* statfs f_type */
     int64_t (*now_ms)(void);                                            /* wall clock */
+    int64_t (*now_ns)(void);                                            /* the same, finer */
     int64_t (*coarse_ms)(void);                                         /* the same at a fifth of the cost, up to 10 ms late */
     int64_t (*monotonic_ns)(void);
     int (*random)(void *to, size_t bytes);

@@ -59,13 +59,13 @@ typedef struct tl_hot {
     /* line 3: syncing */
     uint32_t sync_lock;
     uint32_t failed;                    /* errno of the failed sync; sticky. With TL_UNRECOVERED: why recovery gave it up */
-    uint64_t synced;                    /* everything before this place is on disk; its low half is a futex */
+    uint64_t synced;                    /* everything before this place is on disk */
     uint64_t syncing;                   /* place + 1 a leader is syncing up to; 0: none. Left set by a dead leader */
     uint64_t dirty_since_ns;            /* monotonic time of the oldest unsynced append; 0: none */
     uint64_t saved;                     /* `synced` as the checkpoint holds it */
     int64_t saved_log_start;
-    uint32_t sync_waiters;
-    uint32_t reserved_d;
+    uint32_t sync_waiters;              /* threads asleep on sync_turns */
+    uint32_t sync_turns;                /* futex: bumped when the sync lock was released */
     int64_t first_base;                 /* base offset of segment first_ordinal; stored before it, under `lock` */
 } tl_hot;
 

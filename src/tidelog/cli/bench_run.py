@@ -205,6 +205,7 @@ class Run:
                         index=index,
                         messages=share,
                         interval_ns=1e9 * plan.producers / plan.rate,
+                        warm_ns=WARM_NS,
                     ),
                 )
                 for index in range(plan.producers)

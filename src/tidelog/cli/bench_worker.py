@@ -169,7 +169,8 @@ def publish(job: Job) -> None:
                 continue
             # Everything that has become due goes out together, each message with its own due time.
             count = min(int((now - start_ns) / job.interval_ns) + 1, job.messages) - sent
-            lateness.append(now - due_ns)  # of the first of them, which is the latest
+            if now >= start_ns + job.warm_ns:
+                lateness.append(now - due_ns)  # of the first of them, which is the latest
             values = []
             for number in range(sent, sent + count):
                 due_ns = start_ns + int(number * job.interval_ns)

@@ -9,6 +9,7 @@ is put aside by repair.py, then everything is checked once more.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -123,6 +124,7 @@ def inspect(store: str, quiet: bool) -> Outcome:
     outcome = Outcome()
     began = time.monotonic()
     with looked_at(store) as log:
+        _identity(log.engine.store.path, outcome)  # type: ignore[attr-defined]
         _definitions(log, outcome)
         _offsets(log, outcome)
         native = log.engine.store  # type: ignore[attr-defined]
@@ -142,6 +144,16 @@ def inspect(store: str, quiet: bool) -> Outcome:
         _put_aside(native.path, outcome)
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def _identity(path: str, outcome: Outcome) -> None:
+    try:
+        with open(os.path.join(path, "tidelog.json"), "rb") as file:
+            known = json.loads(file.read(1 << 16))
+        if not isinstance(known, dict) or known.get("format") != 1 or len(str(known.get("cluster_id"))) != 22:
+            raise ValueError("it does not name format 1 and a cluster id of 22 characters")
+    except (OSError, ValueError) as error:
+        outcome.findings.append(Finding("tidelog.json", -1, f"the store's identity is damaged: {error}"))
 
 
 def _definitions(log: Log, outcome: Outcome) -> None:

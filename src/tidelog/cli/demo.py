@@ -158,5 +158,9 @@ def _draw(result: demo_report.Result, path: str) -> str:
             file=sys.stderr,
         )
         return ""
-    draw(result, path)
+    try:
+        draw(result, path)
+    except OSError as error:  # the run is worth telling without it
+        print(f"tidelog: no picture: {path}: {error.strerror}; name another file with --plot", file=sys.stderr)
+        return ""
     return path

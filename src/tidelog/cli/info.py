@@ -137,13 +137,18 @@ def advice(skew: Skew) -> list[str]:
         return []
     hot = skew.hottest[0]
     fullest = max(skew.partitions, key=lambda share: share.messages)
-    name = f"key {key_text(hot.key)!r}" if hot.key is not None else "what is sent without a key"
     if hot.key is not None and hot.share >= 1 / count:
+        name = key_text(hot.key)
         return [
-            f"{name} alone is {percent(hot.share)} of all messages and fills partition {hot.partition}.",
+            f"key {name!r} alone is {percent(hot.share)} of all messages and fills partition {hot.partition}.",
             "More partitions do not help. If its messages need no order, make it several keys (append 0 to 3, say).",
         ]
-    in_fullest = [other for other in skew.hottest if other.partition == fullest.partition]
+    if hot.key is None and hot.partition == fullest.partition and hot.share >= 1 / count:
+        return [
+            f"what is sent without a key is {percent(hot.share)} of all messages.",
+            "Each call sends it to one partition: it evens out over many calls, or give keys or partition=.",
+        ]
+    in_fullest = [other for other in skew.hottest if other.partition == fullest.partition and other.key is not None]
     if len(in_fullest) > 1:
         names = ", ".join(key_text(other.key) for other in in_fullest[:3])
         return [

@@ -156,6 +156,8 @@ def key_text(key: bytes | None) -> str:
     """A message key for people: text where it is UTF-8, else hex."""
     if key is None:
         return "-"
+    if not key:
+        return '""'
     try:
         return visible(key.decode())
     except UnicodeDecodeError:

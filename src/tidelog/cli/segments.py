@@ -19,6 +19,8 @@ HEADER_BYTES = 61
 PREFIX_BYTES = 12
 CRC_FROM = 21
 MIN_RECORD_BYTES = 7
+FORCED_RECORD_BYTES = 15
+"""From this length on a filler's record has four bytes of value to choose."""
 INDEX_INTERVAL_BYTES = 4096
 INDEX_ENTRY_BYTES = 8
 TIME_ENTRY_BYTES = 12
@@ -26,6 +28,8 @@ SEALS_MAGIC = b"tdseals1"
 SEALS_HEADER_BYTES = 64
 SEAL_BYTES = 48
 CONTROL = 0x20
+CONTROL_KEY = b"\0\0\x7f\xff"
+"""Version 0 and a type that Kafka does not use."""
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _SEAL = struct.Struct("<qqqIIIII")
@@ -155,20 +159,24 @@ def filler(data: bytes | bytearray, hole: Hole, around: Walk) -> bytes | None:
     if hole.header_whole:
         wanted = struct.unpack_from(">I", data, hole.begin + 17)[0]
         # The last four bytes of the value stand before the count of headers, which is the last byte.
-        forced = _with_crc(bytearray(body), len(body) - 5, wanted) if len(record) >= MIN_RECORD_BYTES + 4 else None
+        forced = _with_crc(bytearray(body), len(body) - 5, wanted) if len(record) >= FORCED_RECORD_BYTES else None
         if forced is not None:
             body, crc = forced, wanted
     return head + struct.pack(">I", crc) + body
 
 
 def _record(size: int) -> bytes | None:
-    """A record of exactly `size` bytes: no key (or one byte, where lengths jump), a value of zeros, no headers."""
-    for key in (b"\x01", b"\x02\0"):  # length -1; length 1 and one byte
-        for value in range(size, max(-1, size - 24), -1):
+    """A control record of exactly `size` bytes: a value of zeros, no headers; None if `size` is below the least.
+
+    The key names a type that nobody knows, which clients pass over; it is left out where there is no room for it."""
+    for key in (_varint(len(CONTROL_KEY)) + CONTROL_KEY, _varint(-1)):
+        for value in range(size - MIN_RECORD_BYTES - len(key) + 1, max(-1, size - 32), -1):
             rest = b"\0\0\0" + key + _varint(value) + bytes(value) + b"\0"
-            whole = _varint(len(rest)) + rest
-            if len(whole) == size:
-                return whole
+            length = _varint(len(rest))
+            if len(length) + len(rest) == size:
+                return length + rest
+            if len(length) + len(rest) == size - 1:  # a length has grown by a byte: write it in one more
+                return length[:-1] + bytes([length[-1] | 0x80, 0]) + rest
     return None
 
 

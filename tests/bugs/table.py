@@ -1,0 +1,55 @@
+"""Which lane must catch which seeded bug?
+
+A line per bug of TL_BUG_LIST in native/include/tidelog/os.h: its name, the program, its arguments, the lane's name. The
+program is run with TL_BUG=<name>; it must end with an exit code other than 0 and say on stderr what is wrong. The same
+program with the same arguments and without a bug must end with 0. Imports nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Program:
+    """A C program with the core: its main source and further ones, relative to tests/."""
+
+    source: str
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A seeded bug and the run that must catch it."""
+
+    name: str
+    program: Program
+    arguments: tuple[str, ...]
+    lane: str
+
+
+CRASH = Program("crash/crash_points.c", ("crash/model.c", "crash/verify.c", "crash/work.c"))
+PROCESSES = Program("processes/survivors.c", ("processes/reader.c", "processes/shared.c", "processes/writer.c"))
+
+POINTS = ("--kills", "3000", "--jobs", "2")
+SURVIVORS = ("--kills", "100")
+
+BUGS = [
+    Bug("TAIL_BEFORE_COPY", CRASH, POINTS, "crash"),
+    Bug("NO_ZERO_TO_RESERVE", CRASH, POINTS, "crash"),
+    Bug("END_SLOT_WITHOUT_TAG", CRASH, POINTS, "crash"),
+    Bug("INDEX_AHEAD_OF_DATA", CRASH, ("--kills", "8000", "--jobs", "2"), "crash"),
+    Bug("SYNCING_IGNORED", CRASH, POINTS, "crash"),
+    Bug("READY_STORED_FIRST", CRASH, POINTS, "crash"),
+    Bug("SEAL_AFTER_TAIL", CRASH, POINTS, "crash"),
+    Bug("STRAY_SEGMENT_KEPT", CRASH, POINTS, "crash"),
+    Bug("CLEAN_MARK_KEPT", CRASH, POINTS, "crash"),
+    Bug("LOG_START_AFTER_UNLINK", CRASH, POINTS, "crash"),
+    Bug("ZOMBIE_COMMIT_ACCEPTED", CRASH, POINTS, "crash"),
+    Bug("WRITER_IGNORES_DROP", CRASH, POINTS, "crash"),
+    Bug("TAIL_CRC_NOT_CHECKED", CRASH, POINTS, "crash"),
+    Bug("NO_BARRIER_BEFORE_SLEEPERS", PROCESSES, SURVIVORS, "processes"),
+    Bug("STOPPED_OWNER_ROBBED", PROCESSES, SURVIVORS, "processes"),
+    Bug("INCARNATION_NOT_BUMPED", PROCESSES, SURVIVORS, "processes"),
+    Bug("CLOSE_WITHOUT_GATE", PROCESSES, SURVIVORS, "processes"),
+]
