@@ -11,17 +11,16 @@
 #define TRY_MOST_BYTES (64u << 10)
 
 void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
-    const tl_end *end = hot->end_a.tail == tail ? &hot->end_a : &hot->end_b;
+    const tl_end *end = __atomic_load_n(&hot->end_a.tail, __ATOMIC_ACQUIRE) == tail ? &hot->end_a : &hot->end_b;
     if (TL_BUG(END_SLOT_WITHOUT_TAG))
-        end = hot->end_a.end_offset >= hot->end_b.end_offset ? &hot->end_a : &hot->end_b;
-    *out = *end;
+        end = __atomic_load_n(&hot->end_a.end_offset, __ATOMIC_ACQUIRE) >= __atomic_load_n(&hot->end_b.end_offset, __ATOMIC_ACQUIRE) ? &hot->end_a : &hot->end_b;
+    tl_end_load(end, out);
 }
 
 bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out) {
     for (int tries = 0; tries < 10000; tries++) {
         uint64_t seen = __atomic_load_n(&hot->tail, __ATOMIC_ACQUIRE);
         tl_end_read(hot, seen, out);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
         /* The slot in force is rewritten only after the tail has moved on. */
         if (__atomic_load_n(&hot->tail, __ATOMIC_RELAXED) == seen && (out->tail == seen || TL_BUG(END_SLOT_WITHOUT_TAG))) {
             *tail = seen;
@@ -207,11 +206,10 @@ static uint64_t publish(tl_partition *partition, const room *where, const uint8_
     tl_hot *hot = partition->hot;
     uint64_t tail = where->tail + bytes;
     tl_end *end = hot->end_a.tail == where->tail ? &hot->end_b : &hot->end_a;
-    end->tail = tail;
-    end->end_offset = next_offset;
-    end->max_timestamp_ms = where->end.max_timestamp_ms > max_timestamp_ms ? where->end.max_timestamp_ms : max_timestamp_ms;
-    end->header_crc = sum_prefix(where->end.header_crc, header);
-    end->batches = where->end.batches + 1;
+    const tl_end filled = {.tail = tail, .end_offset = next_offset,
+                           .max_timestamp_ms = where->end.max_timestamp_ms > max_timestamp_ms ? where->end.max_timestamp_ms : max_timestamp_ms,
+                           .header_crc = sum_prefix(where->end.header_crc, header), .batches = where->end.batches + 1};
+    tl_end_store(end, &filled);
     TL_POINT("append.end_filled");
     const tl_index_batch noted = {next_offset - 1, max_timestamp_ms, tl_place_position(where->tail), (uint32_t)bytes};
     if (TL_BUG(INDEX_AHEAD_OF_DATA))

@@ -3,7 +3,7 @@
  * Imports clock.h. Callable from any thread. */
 #include "tidelog/clock.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(TL_TEST)
 #include <cpuid.h>
 
 /* An invariant counter runs at one rate on all cores, whatever they do, and that rate is above 1 GHz on every x86-64. */

@@ -45,7 +45,7 @@ bool tl_shared_is_ready(tl_store *store) {
 void tl_shared_unready(tl_store *store) {
     __atomic_store_n(&store->header->ready_set, 0, __ATOMIC_SEQ_CST);
     memset(&store->header->ready, 0, sizeof store->header->ready);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    TL_FULL_FENCE();
 }
 
 void tl_shared_set_ready(tl_store *store) {

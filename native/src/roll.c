@@ -103,7 +103,8 @@ int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *er
     uint64_t place = tl_place(ordinal + 1, 0);
     __atomic_store_n(&hot->active_base[(ordinal + 1) & 1], base_offset, __ATOMIC_RELEASE);
     tl_end *slot = hot->end_a.tail == tail ? &hot->end_b : &hot->end_a;
-    *slot = (tl_end){.tail = place, .end_offset = base_offset, .max_timestamp_ms = -1};
+    const tl_end begun = {.tail = place, .end_offset = base_offset, .max_timestamp_ms = -1};
+    tl_end_store(slot, &begun);
     hot->reserve = place;
     TL_POINT("roll.end_filled");
     __atomic_store_n(&hot->tail, place, __ATOMIC_RELEASE);

@@ -92,7 +92,7 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
             if ((__atomic_load_n(&partitions[i]->hot->sleepers, __ATOMIC_RELAXED) & bit) == 0)
                 __atomic_fetch_or(&partitions[i]->hot->sleepers, bit, __ATOMIC_SEQ_CST);
         TL_POINT("wait.bits_set");
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        TL_FULL_FENCE();
         if ((found = changed(partitions, seen, count)) >= 0)
             return found;
         if (cancelled(store, cancel))

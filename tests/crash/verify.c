@@ -56,7 +56,7 @@ static void verify_catalogue(tl_store *store, bool alone) {
             model_fail("partition %u is gone", i);
         else if (p->state == PARTITION_DROPPING || p->state == PARTITION_VANISHING)
             p->state = alone ? PARTITION_DROPPED : PARTITION_VANISHING;
-        else
+        else if (p->state != PARTITION_CREATING || alone) /* a definition may be in the checkpoint, for the next boot to find */
             p->state = PARTITION_DROPPED;
     }
 }
@@ -369,7 +369,7 @@ void verify_store(tl_store *store, bool alone) {
         p->boot_pending = false;
     }
     for (uint32_t i = 0; i < m->partitions; i++)
-        if (m->partition[i].state != PARTITION_VANISHING)
+        if (m->partition[i].state != PARTITION_VANISHING && m->partition[i].state != PARTITION_CREATING)
             m->partition[i].boot_pending = false;
     munmap((void *)(uintptr_t)shared, bytes);
     m->verified++;

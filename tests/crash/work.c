@@ -37,7 +37,7 @@ tl_store *work_open(int *state) {
 /* Whoever takes the catalogue's lock finishes what a dead owner of it began. */
 static void catalogue_was_locked(void) {
     for (uint32_t i = 0; i < m->partitions; i++)
-        if (m->partition[i].state == PARTITION_VANISHING)
+        if (m->partition[i].state == PARTITION_VANISHING || m->partition[i].state == PARTITION_CREATING)
             m->partition[i].state = PARTITION_DROPPED;
 }
 

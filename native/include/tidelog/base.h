@@ -48,6 +48,13 @@ typedef struct tl_error {
 #define TL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define TL_INLINE static inline __attribute__((always_inline))
 
+/* gcc refuses fences under ThreadSanitizer, which orders nothing by them anyway. */
+#if defined(__SANITIZE_THREAD__)
+#define TL_FULL_FENCE() ((void)0)
+#else
+#define TL_FULL_FENCE() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#endif
+
 /* Fill `err` (which may be NULL) and return `code`, so that a caller can write `return tl_fail(...)`. */
 int tl_fail(tl_error *err, int code, const char *what, const char *path, int64_t position);
 /* From the -errno of a system call: ENOSPC and EDQUOT become TL_ENOSPC, ENOMEM TL_ENOMEM, all else TL_EIO. */

@@ -28,6 +28,24 @@ typedef struct tl_end {
     uint32_t batches;                   /* in that segment, modulo 2^32 */
 } tl_end;
 
+/* Readers look at a slot without the lock and ask the tail afterwards whether it was in force. Whoever sees a field of the
+ * slot that is being filled also sees the tail that put the slot out of force: each field is released and acquired by
+ * itself, which costs no more than a plain move on x86. */
+TL_INLINE void tl_end_store(tl_end *end, const tl_end *from) {
+    __atomic_store_n(&end->tail, from->tail, __ATOMIC_RELEASE);
+    __atomic_store_n(&end->end_offset, from->end_offset, __ATOMIC_RELEASE);
+    __atomic_store_n(&end->max_timestamp_ms, from->max_timestamp_ms, __ATOMIC_RELEASE);
+    __atomic_store_n(&end->header_crc, from->header_crc, __ATOMIC_RELEASE);
+    __atomic_store_n(&end->batches, from->batches, __ATOMIC_RELEASE);
+}
+TL_INLINE void tl_end_load(const tl_end *end, tl_end *to) {
+    to->tail = __atomic_load_n(&end->tail, __ATOMIC_ACQUIRE);
+    to->end_offset = __atomic_load_n(&end->end_offset, __ATOMIC_ACQUIRE);
+    to->max_timestamp_ms = __atomic_load_n(&end->max_timestamp_ms, __ATOMIC_ACQUIRE);
+    to->header_crc = __atomic_load_n(&end->header_crc, __ATOMIC_ACQUIRE);
+    to->batches = __atomic_load_n(&end->batches, __ATOMIC_ACQUIRE);
+}
+
 /* A place in a partition: segment ordinal in the upper half, position in bytes in the lower. */
 TL_INLINE uint64_t tl_place(uint32_t ordinal, uint32_t position) { return (uint64_t)ordinal << 32 | position; }
 TL_INLINE uint32_t tl_place_ordinal(uint64_t place) { return (uint32_t)(place >> 32); }
