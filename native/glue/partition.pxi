@@ -38,6 +38,18 @@ cdef class Partition:
             fail(code, &err)
         return found.log_start, found.log_end
 
+    def count_from(self, offset, /):
+        """How many messages stand from `offset` to the log end (int); gaps in the offsets are none."""
+        cdef tl_partition *native = self.open_native()
+        cdef tl_error err
+        cdef int64_t start = offset, found = 0
+        cdef int code
+        with nogil:
+            code = tl_partition_count(native, start, &found, &err)
+        if code < 0:
+            fail(code, &err)
+        return found
+
     def tail(self):
         """The place behind the last byte appended: what sync() takes (int)."""
         return tl_partition_tail(self.open_native())

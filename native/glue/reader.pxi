@@ -114,6 +114,10 @@ cdef class Reader(_Delivery):
         """(log start offset, log end offset) of a partition."""
         return (<Partition>self.handles[self.check_index(index)]).bounds()
 
+    def _count(self, index, offset, /):
+        """How many messages stand from `offset` to the end of a partition."""
+        return (<Partition>self.handles[self.check_index(index)]).count_from(offset)
+
     def _release(self):
         """Gives the leases back."""
         self.release_leases()

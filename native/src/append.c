@@ -84,7 +84,7 @@ int tl_partition_writer(tl_partition *partition, tl_error *err) {
         int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
         if (status != TL_ENOTFOUND)
             return status;
-        hot->segment_created_ms = (uint64_t)tl_os->now_ms();
+        __atomic_store_n(&hot->segment_created_ms, (uint64_t)tl_os->now_ms(), __ATOMIC_RELAXED);
         return tl_segment_create(partition, ordinal, base, &partition->writer, err);
     }
     int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
@@ -120,7 +120,7 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
         }
         uint64_t until = (uint64_t)position + bytes;
         /* Before a roll: a new boot passes a partition over that has no lease, and would not see the next segment. */
-        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count > hot->lease)) {
+        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count > __atomic_load_n(&hot->lease, __ATOMIC_RELAXED))) {
             if (!may_block)
                 return TL_EAGAIN;
             int status = tl_partition_extend_lease(partition, err);
@@ -175,8 +175,7 @@ static void note_index(tl_partition *partition, const tl_index_batch *batch, boo
             TL_GUARDED(guard) {
                 (void)tl_index_note(&index, &progress, batch, NULL);
                 TL_POINT("append.index_entry");
-                __atomic_store_n(&hot->time_entries, index.time_count, __ATOMIC_RELEASE);
-                __atomic_store_n(&hot->index_entries, index.offset_count, __ATOMIC_RELEASE);
+                tl_hot_set_counts(hot, index.offset_count, index.time_count);
                 TL_POINT("append.index_counted");
             } TL_GUARD_CAUGHT(guard) {
                 progress.bytes_since_entry = 0;
@@ -189,9 +188,7 @@ static void note_index(tl_partition *partition, const tl_index_batch *batch, boo
             progress.bytes_since_entry += batch->bytes;
         }
     }
-    hot->bytes_since_entry = progress.bytes_since_entry;
-    hot->time_max_ms = progress.max_timestamp_ms;
-    hot->time_max_offset = progress.max_timestamp_offset;
+    tl_hot_set_progress(hot, progress.bytes_since_entry, progress.max_timestamp_ms, progress.max_timestamp_offset);
 }
 
 /* The running CRC over a batch's first 21 bytes. They were stored a moment ago: loads of the same widths are forwarded. */

@@ -151,6 +151,11 @@ static int is_there(tl_store *store, const char *directory, tl_error *err) {
     return fd >= 0 ? 1 : 0;
 }
 
+static void clear_words(void *words, size_t bytes) {
+    for (size_t i = 0; i < bytes / sizeof(uint64_t); i++)
+        __atomic_store_n((uint64_t *)words + i, 0, __ATOMIC_RELAXED);
+}
+
 static int fill_slot(tl_store *store, const tl_partition_config *config, uint32_t slot, tl_error *err) {
     int status = tl_shared_grow(store, slot + 1, err);
     if (status < 0)
@@ -162,15 +167,17 @@ static int fill_slot(tl_store *store, const tl_partition_config *config, uint32_
         return status;
     tl_cold *cold = tl_shared_cold(store->shared, slot);
     tl_hot *hot = tl_shared_hot(store->shared, slot);
-    memset(hot, 0, sizeof *hot);
-    memset(cold, 0, sizeof *cold);
+    clear_words(hot, sizeof *hot); /* rounds of housekeeping look at free slots too */
+    clear_words(cold, sizeof *cold);
     memcpy(cold->channel, config->channel, 16);
     cold->partition = config->partition;
     memcpy(cold->directory, config->directory, sizeof cold->directory);
     store_config(cold, config);
-    hot->end_a.max_timestamp_ms = hot->time_max_ms = hot->time_max_offset = -1;
-    hot->lso = UINT64_MAX;
-    hot->lease = 0; /* equal to the end: nothing was given out, so a power cut has nothing to fill */
+    const tl_end none = {.max_timestamp_ms = -1};
+    tl_end_store(&hot->end_a, &none);
+    tl_hot_set_progress(hot, 0, -1, -1);
+    __atomic_store_n(&hot->lso, UINT64_MAX, __ATOMIC_RELAXED);
+    __atomic_store_n(&hot->lease, 0, __ATOMIC_RELAXED); /* equal to the end: nothing was given out, so a power cut has nothing to fill */
     cold->id = id;
     return TL_OK;
 }

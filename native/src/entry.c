@@ -69,11 +69,17 @@ static int recover_from_disk(tl_store *store, bool fresh, tl_recovery *recovery,
         if (status == TL_OK)
             status = tl_checkpoint_recover(&store->checkpoint, err);
     }
+    bool clean = false, loaded_clean = false;
+    if (status == TL_OK)
+        status = tl_records_load_mark(store, &clean, err);
+    /* Before anything changes, the table of offsets first of all: one who only looks goes by the mark. */
+    if (status == TL_OK && clean && !TL_BUG(CLEAN_MARK_KEPT))
+        status = tl_records_put_clean(store, false, err);
+    TL_POINT("recover.unclean_marked");
     if (status == TL_OK)
         status = tl_offsets_open(store->dir, TL_OFFSETS_RESET, &store->offsets, err);
-    bool clean = false;
     if (status == TL_OK)
-        status = tl_records_load(store, &clean, err);
+        status = tl_records_load(store, &loaded_clean, err);
     if (status < 0)
         return status;
     TL_POINT("recover.loaded");
@@ -128,10 +134,6 @@ static int recover_partitions(tl_store *store, tl_recovery *recovery, tl_error *
     TL_POINT("recover.leased");
     if (!recovery->clean)
         tl_leftovers_sweep(store);
-    /* Before the first append: from here on a power cut needs the scan. */
-    if (status == TL_OK && (recovery->clean || recovery->created) && !TL_BUG(CLEAN_MARK_KEPT))
-        status = tl_records_put_clean(store, false, err);
-    TL_POINT("recover.unclean_marked");
 out:
     tl_os->free(slots);
     tl_os->free(leases);

@@ -176,6 +176,7 @@ int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint
 int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *leases, size_t count, tl_error *err);   /* durable */
 int tl_records_put_offsets(tl_store *store, tl_error *err);                 /* what changed; not synced */
 int tl_records_sync(tl_store *store, tl_error *err);
+int tl_records_load_mark(tl_store *store, bool *clean, tl_error *err);       /* the store's own record alone */
 /* Fills shared words and the offset table from the checkpoint; *clean: it was closed cleanly. */
 int tl_records_load(tl_store *store, bool *clean, tl_error *err);
 

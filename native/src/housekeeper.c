@@ -27,10 +27,10 @@ bool tl_partition_capture(tl_partition *partition, tl_state *out) {
     out->base_offset = __atomic_load_n(&hot->active_base[tl_place_ordinal(tail) & 1], __ATOMIC_ACQUIRE);
     out->index_entries = __atomic_load_n(&hot->index_entries, __ATOMIC_RELAXED);
     out->time_entries = __atomic_load_n(&hot->time_entries, __ATOMIC_RELAXED);
-    out->bytes_since_entry = hot->bytes_since_entry;
-    out->time_max_ms = hot->time_max_ms;
-    out->time_max_offset = hot->time_max_offset;
-    out->created_ms = hot->segment_created_ms;
+    out->bytes_since_entry = __atomic_load_n(&hot->bytes_since_entry, __ATOMIC_RELAXED);
+    out->time_max_ms = __atomic_load_n(&hot->time_max_ms, __ATOMIC_RELAXED);
+    out->time_max_offset = __atomic_load_n(&hot->time_max_offset, __ATOMIC_RELAXED);
+    out->created_ms = __atomic_load_n(&hot->segment_created_ms, __ATOMIC_RELAXED);
     return true;
 }
 

@@ -294,19 +294,33 @@ static int load_offset(loading *l, const void *key, uint16_t key_bytes, const vo
     return status;
 }
 
+static int load_mark(loading *l, const void *value, uint32_t value_bytes) {
+    store_record mark;
+    if (value_bytes != sizeof mark)
+        return damaged(l, "the store's record in the checkpoint has the wrong length");
+    memcpy(&mark, value, sizeof mark);
+    l->store->header->next_id = mark.next_id;
+    l->clean = mark.clean == 1;
+    return TL_OK;
+}
+
+static int load_mark_only(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value, uint32_t value_bytes) {
+    (void)key;
+    (void)key_bytes;
+    return type == TL_RECORD_STORE ? load_mark(context, value, value_bytes) : TL_OK;
+}
+
+int tl_records_load_mark(tl_store *store, bool *clean, tl_error *err) {
+    loading l = {store, err, false};
+    int status = tl_checkpoint_load(&store->checkpoint, &l, load_mark_only, err);
+    *clean = l.clean;
+    return status;
+}
+
 static int load_one(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value, uint32_t value_bytes) {
     loading *l = context;
-    if (type == TL_RECORD_STORE) {
-        store_record mark;
-        if (value_bytes != sizeof mark)
-            return damaged(l, "the store's record in the checkpoint has the wrong length");
-        memcpy(&mark, value, sizeof mark);
-        l->store->header->next_id = mark.next_id;
-        l->clean = mark.clean == 1;
-        return TL_OK;
-    }
-    if (type == TL_RECORD_OFFSET && l->store->offsets == NULL)
-        return TL_OK; /* a looker reads the table itself */
+    if (type == TL_RECORD_STORE)
+        return load_mark(l, value, value_bytes);
     if (type == TL_RECORD_OFFSET)
         return load_offset(l, key, key_bytes, value, value_bytes);
     if (type < TL_RECORD_DEFINITION || type > TL_RECORD_START)

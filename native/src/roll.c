@@ -111,10 +111,9 @@ int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *er
     TL_POINT("roll.tail_stored");
     /* From here readers take the counts of the old segment from its seal; a death before these lines is mended by
      * tl_partition_repair, which starts the progress of an empty segment anew. */
-    hot->index_entries = hot->time_entries = 0;
-    hot->bytes_since_entry = 0;
-    hot->time_max_ms = hot->time_max_offset = -1;
-    hot->segment_created_ms = (uint64_t)tl_os->now_ms();
+    tl_hot_set_counts(hot, 0, 0);
+    tl_hot_set_progress(hot, 0, -1, -1);
+    __atomic_store_n(&hot->segment_created_ms, (uint64_t)tl_os->now_ms(), __ATOMIC_RELAXED);
     if (TL_BUG(SEAL_AFTER_TAIL)) {
         TL_POINT("roll.sealed");
         status = tl_seals_put(partition, ordinal, &seal, err);
@@ -137,7 +136,7 @@ int tl_partition_roll_early(tl_partition *partition, tl_error *err) {
     tl_hot *hot = partition->hot;
     tl_end end;
     tl_end_read(hot, hot->tail, &end);
-    int status = hot->lease <= end.end_offset ? tl_partition_extend_lease(partition, err) : TL_OK;
+    int status = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED) <= end.end_offset ? tl_partition_extend_lease(partition, err) : TL_OK;
     return status < 0 ? status : tl_partition_roll(partition, end.end_offset, err);
 }
 
@@ -167,19 +166,15 @@ static int repair_index(tl_partition *partition, tl_error *err) {
             if (tl_batch_parse(segment->map + position, limit - position, &batch, err) < 0)
                 break;
             if (tl_index_full(&index)) { /* of the allocated part: grow it */
-                hot->index_entries = index.offset_count;
-                hot->time_entries = index.time_count;
+                tl_hot_set_counts(hot, index.offset_count, index.time_count);
                 if (tl_segment_index(partition, segment, &index, true, NULL) < 0)
                     break;
             }
             (void)tl_index_scan_step(&index, &progress, position, &batch, NULL);
             position += batch.bytes;
         }
-        hot->time_entries = index.time_count;
-        hot->index_entries = index.offset_count;
-        hot->bytes_since_entry = progress.bytes_since_entry;
-        hot->time_max_ms = progress.max_timestamp_ms;
-        hot->time_max_offset = progress.max_timestamp_offset;
+        tl_hot_set_counts(hot, index.offset_count, index.time_count);
+        tl_hot_set_progress(hot, progress.bytes_since_entry, progress.max_timestamp_ms, progress.max_timestamp_offset);
     } TL_GUARD_CAUGHT(guard) {
         return tl_fail(err, TL_EBUS, "the active segment cannot be read", partition->cold->directory, (int64_t)position);
     }
@@ -201,9 +196,8 @@ int tl_partition_repair(tl_partition *partition, tl_error *err) {
         unlink_segment(partition, end.end_offset); /* a roll that did not reach the tail */
     TL_POINT("repair.stray_removed");
     if (position == 0) { /* nothing stands in the active segment, and perhaps there is none */
-        hot->index_entries = hot->time_entries = 0;
-        hot->bytes_since_entry = 0;
-        hot->time_max_ms = hot->time_max_offset = -1;
+        tl_hot_set_counts(hot, 0, 0);
+        tl_hot_set_progress(hot, 0, -1, -1);
         tl_seal seal;
         if (tl_place_ordinal(tail) > 0 && tl_seals_get(partition, tl_place_ordinal(tail) - 1, &seal, NULL) == TL_OK && seal.length > 0)
             tl_segment_trim_files(partition, seal.base_offset, &seal); /* a roll that went no further than the tail */

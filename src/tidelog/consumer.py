@@ -149,12 +149,8 @@ class Consumer(Reader, Generic[T]):
 
     @property
     def lag(self) -> int:
-        """Offsets from the positions to the ends of the log, all partitions together; 0: everything was delivered."""
-        total = 0
-        for index in range(len(self._parts)):
-            start, end = self._bounds(index)
-            total += max(0, end - max(self._position(index), start))
-        return total
+        """Messages from the positions to the ends of the log, all partitions together; 0: everything was delivered."""
+        return sum(self._count(index, self._position(index)) for index in range(len(self._parts)))
 
     def seek(
         self,

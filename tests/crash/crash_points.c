@@ -12,7 +12,9 @@
 #define _GNU_SOURCE
 #include "model.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -127,6 +129,23 @@ __attribute__((noreturn)) static void run_child(const step *s, uint64_t seed) {
     work_run(store, seed, 10 + (uint32_t)(seed % 50));
     if (s->end == 'c')
         work_close(store);
+    _exit(0);
+}
+
+/* A process that only looks. It may be told that the store has to be recovered first; it changes no byte of it. */
+__attribute__((noreturn)) static void run_looker(void) {
+    const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 5000, .look = true, .no_housekeeper = true};
+    prepare_child(WATCHDOG_SECONDS);
+    tl_store *store = NULL;
+    tl_error err = {0};
+    int state = 0;
+    model_doing("open the store to look at it");
+    int status = tl_store_open(m->path, &options, &store, &state, NULL, &err);
+    if (status == TL_EUNSUPPORTED || status == TL_ENOTFOUND)
+        _exit(0);
+    model_expect_ok(status, &err, "open to look");
+    verify_look(store);
+    work_close(store);
     _exit(0);
 }
 
@@ -268,9 +287,54 @@ static int arrange(const plan *made, int at) {
     return 0;
 }
 
+/* Names, sizes and contents of all files; `name` is relative to the directory. */
+static uint64_t fingerprint_of(int in, const char *name) {
+    static uint64_t words[1 << 13];
+    uint64_t sum = 0;
+    int fd = openat(in, name, O_RDONLY | O_CLOEXEC);
+    struct stat stat;
+    if (fd < 0 || fstat(fd, &stat) < 0)
+        return 0;
+    DIR *dir = S_ISDIR(stat.st_mode) ? fdopendir(fd) : NULL;
+    for (const struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        uint64_t hash = 5381;
+        for (const char *c = entry->d_name; *c != 0; c++)
+            hash = hash * 33 + (uint8_t)*c;
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            sum += hash * (1 + fingerprint_of(fd, entry->d_name));
+    }
+    ssize_t got;
+    while (dir == NULL && (got = read(fd, words, sizeof words)) > 0)
+        for (ssize_t i = 0; i < (got + 7) / 8; i++)
+            sum = sum * 6364136223846793005u + words[i];
+    if (dir != NULL)
+        closedir(dir);
+    else
+        close(fd);
+    return sum + (uint64_t)stat.st_size;
+}
+
+static int look(const plan *made, int at) {
+    uint64_t before = keeper == 0 ? fingerprint_of(AT_FDCWD, m->path) : 0;
+    int status = 0;
+    m->point[0] = 0;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+        run_looker();
+    waitpid(child, &status, 0);
+    if (status != 0)
+        return life_failed(made, at, "one who only looked found something wrong", status);
+    if (keeper == 0 && fingerprint_of(AT_FDCWD, m->path) != before)
+        return life_failed(made, at, "one who only looked changed the store", 0);
+    return 0;
+}
+
 static int run_step(const plan *made, int at) {
     const step *s = &made->steps[at];
     int status = arrange(made, at);
+    if (status == 0 && at > 0 && model_mix(made->life, (uint64_t)at, 2) % 4 == 0)
+        status = look(made, at);
     if (status != 0)
         return status;
     snprintf(m->point, sizeof m->point, "%s", s->point);
@@ -419,9 +483,10 @@ static int by_kills(const void *a, const void *b) {
 static int report(model *const *models, double seconds) {
     static model_point all[MODEL_POINTS];
     uint32_t count = 0;
-    uint64_t kills = 0, verified = 0, messages = 0, reached = 0;
+    uint64_t kills = 0, verified = 0, looked = 0, messages = 0, reached = 0;
     for (int job = 0; job < jobs; job++) {
         verified += models[job]->verified;
+        looked += models[job]->looked;
         messages += models[job]->messages_verified;
         for (uint32_t i = 0; i < models[job]->point_count; i++) {
             const model_point *point = &models[job]->points[i];
@@ -442,8 +507,8 @@ static int report(model *const *models, double seconds) {
         if (all[i].kills >= least_kills)
             reached++;
     }
-    printf("%llu kills at %u points, %llu of them with %llu kills or more; %llu verifications of %llu messages; %.1f s; seed %llu\n", (unsigned long long)kills,
-           count, (unsigned long long)reached, (unsigned long long)least_kills, (unsigned long long)verified, (unsigned long long)messages, seconds,
+    printf("%llu kills at %u points, %llu of them with %llu kills or more; %llu verifications and %llu looks at %llu messages; %.1f s; seed %llu\n", (unsigned long long)kills,
+           count, (unsigned long long)reached, (unsigned long long)least_kills, (unsigned long long)verified, (unsigned long long)looked, (unsigned long long)messages, seconds,
            (unsigned long long)base_seed);
     if (wanted_kills >= 5000 && reached < WANTED_POINTS) {
         printf("only %llu points were reached often enough, %d are wanted\n", (unsigned long long)reached, WANTED_POINTS);

@@ -62,7 +62,7 @@ typedef struct model {
     bool killed, loud;
     uint32_t point_count;
     model_point points[MODEL_POINTS];
-    uint64_t children, verified, messages_verified;
+    uint64_t children, looked, verified, messages_verified;
     model_partition partition[MODEL_PARTITIONS];
 } model;
 
@@ -95,6 +95,7 @@ tl_partition *work_partition(tl_store *store, const model_partition *p);
 
 /* verify.c: `alone` says that no other process has the store open. */
 void verify_store(tl_store *store, bool alone);
+void verify_look(tl_store *store);      /* by a process that must not change anything */
 const uint8_t *verify_map_shared(size_t *bytes); /* the words of the boot, read-only; munmap them */
 
 #endif

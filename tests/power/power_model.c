@@ -886,7 +886,8 @@ static void on_event(const char *name) {
     if ((dice >> 40) % 64 == 0)
         disk_keep_middle(now, &event_random);
     if ((double)(dice % 100000) < rate * 20000) {
-        bool death = (dice >> 20) % 8 == 0 && !told.sync_failed && depth < DEPTHS - 1;
+        bool half_done = strstr(name, ".copied") != NULL || strcmp(name, "append.end_filled") == 0;
+        bool death = (dice >> 20) % (half_done ? 2 : 8) == 0 && !told.sync_failed && depth < DEPTHS - 1;
         cut(name, death);
     }
     in_event = false;

@@ -106,6 +106,9 @@ int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t
 /* The first offset whose timestamp is >= each given one; log end where there is none. */
 int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets, tl_unpack unpack, void *context, tl_error *err);
 
+/* Messages from an offset to the log end; gaps, empty batches and control batches are none. */
+int tl_partition_count(tl_partition *partition, int64_t from, int64_t *messages, tl_error *err);
+
 /* Deletes whole segments below `before` and moves the log start to it. */
 int tl_partition_trim(tl_partition *partition, int64_t before, tl_error *err);
 /* What retention says now; `now_ms` wall clock. Returns the number of segments deleted. */

@@ -87,6 +87,17 @@ typedef struct tl_hot {
     int64_t first_base;                 /* base offset of segment first_ordinal; stored before it, under `lock` */
 } tl_hot;
 
+/* Counts and progress of the active segment's indexes: written under the lock, looked at without it. */
+TL_INLINE void tl_hot_set_counts(tl_hot *hot, uint32_t index_entries, uint32_t time_entries) {
+    __atomic_store_n(&hot->time_entries, time_entries, __ATOMIC_RELEASE);
+    __atomic_store_n(&hot->index_entries, index_entries, __ATOMIC_RELEASE);
+}
+TL_INLINE void tl_hot_set_progress(tl_hot *hot, uint64_t bytes_since_entry, int64_t time_max_ms, int64_t time_max_offset) {
+    __atomic_store_n(&hot->bytes_since_entry, bytes_since_entry, __ATOMIC_RELAXED);
+    __atomic_store_n(&hot->time_max_ms, time_max_ms, __ATOMIC_RELAXED);
+    __atomic_store_n(&hot->time_max_offset, time_max_offset, __ATOMIC_RELAXED);
+}
+
 /* What seldom changes; written under the catalogue lock before `id` is published, config words atomically. */
 typedef struct tl_cold {
     uint64_t id;                        /* as in tl_hot without the DROPPED bit; 0: free */

@@ -64,11 +64,8 @@ class Committed(NamedTuple):
     committed_at: datetime | None
     owner_pid: int
     """Process that holds the partition for the group now, 0: none."""
-
-    @property
-    def lag(self) -> int:
-        """Offsets between the group and the log end (all of them for a group that has committed nothing)."""
-        return max(0, self.log_end - max(self.offset, self.log_start))
+    lag: int
+    """Messages between the group and the log end (all of them for a group that has committed nothing)."""
 
 
 class PartitionHandle(Protocol):

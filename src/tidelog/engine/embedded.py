@@ -262,9 +262,11 @@ class EmbeddedEngine:
             if definition is None or number >= len(definition.partitions):
                 continue  # of a channel that is being dropped
             with suppress(LookupError):
-                start, end = self._store.partition(definition.partitions[number], channel_id).bounds()
+                partition = self._store.partition(definition.partitions[number], channel_id)
+                start, end = partition.bounds()
+                lag = partition.count_from(max(offset, start))
                 moment = datetime.fromtimestamp(committed_ms / 1000, UTC) if committed_ms > 0 else None
-                result.append(Committed(group, definition.name, number, offset, start, end, moment, owner_pid))
+                result.append(Committed(group, definition.name, number, offset, start, end, moment, owner_pid, lag))
         return sorted(result, key=lambda row: row[:3])
 
     def sync(self) -> None:

@@ -1,0 +1,56 @@
+/* How many messages stand between an offset and the log end?
+ *
+ * Imports handles.h, reading.h. Callable from any thread. Offsets may have gaps of 2^30 where a power cut was filled up,
+ * so their difference is no answer. A record takes seven bytes: a segment with more offsets than a seventh of its bytes
+ * has a gap (or is compressed well), and only such a one is walked, header by header. */
+#include "handles.h"
+
+#include "reading.h"
+#include "tidelog/record.h"
+
+static int count_walking(tl_reading *reading, int64_t from, int64_t *messages, tl_error *err) {
+    int64_t expected = 0;
+    uint32_t position = tl_reading_hint(reading, from, &expected);
+    while (position < reading->limit) {
+        tl_batch batch;
+        int status = tl_reading_header(reading, position, expected, &batch, err);
+        if (status < 0)
+            return status;
+        int64_t next = tl_batch_next_offset(&batch);
+        if (next > from && batch.count > 0 && !tl_batch_is_control(&batch))
+            *messages += batch.base_offset >= from ? batch.count : next - from;
+        expected = next;
+        position += batch.bytes;
+    }
+    return TL_OK;
+}
+
+int tl_partition_count(tl_partition *partition, int64_t from, int64_t *messages, tl_error *err) {
+    tl_reading reading;
+    *messages = 0;
+    int status = tl_reading_begin(&reading, partition, 0, err);
+    if (status < 0)
+        return status;
+    from = from < reading.bounds.log_start ? reading.bounds.log_start : from;
+    uint32_t ordinal = 0, last = tl_place_ordinal(reading.bound);
+    if (from >= reading.bounds.log_end)
+        return TL_OK;
+    status = tl_reading_segment(&reading, from, &ordinal, err);
+    for (; status == TL_OK && ordinal <= last; ordinal++) {
+        if (ordinal == last && tl_place_position(reading.bound) == 0)
+            break;
+        status = tl_reading_enter(&reading, ordinal, err);
+        if (status < 0)
+            break;
+        int64_t begin = from > reading.segment->base_offset ? from : reading.segment->base_offset;
+        int64_t end = reading.end_offset >= 0 ? reading.end_offset : reading.bounds.log_end;
+        if (end <= begin)
+            continue;
+        if (end - begin <= (int64_t)(reading.limit / TL_RECORD_MIN_BYTES))
+            *messages += end - begin;
+        else
+            status = count_walking(&reading, begin, messages, err);
+    }
+    tl_reading_end(&reading);
+    return status < 0 ? status : TL_OK;
+}
