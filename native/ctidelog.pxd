@@ -375,4 +375,5 @@ cdef extern from "tidelog/log.h" nogil:
         tl_finding finding
         tl_progress progress
 
+    int tl_store_check(tl_store *store, const tl_check_report *report, tl_error *err)
     int tl_partition_check(tl_partition *partition, const tl_check_report *report, tl_error *err)

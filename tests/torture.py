@@ -28,6 +28,14 @@ class Lane:
 LANES = [
     Lane("crash", ("tests.crash.test_points", "--kills", "100000", "--jobs", "2"), "100,000 kills at named points"),
     Lane("processes", ("tests.processes.test_processes", "--kills", "20000"), "20,000 kills at random times"),
+    Lane("faults", ("tests.faults.test_faults",), "every call fails in turn, alone and in pairs, and every allocation"),
+    Lane("damage", ("tests.damage.test_damage",), "every bit and every length of every file"),
+    Lane(
+        "threads",
+        ("tests.native.stress", "--seconds", "3600"),
+        "eight threads, every operation, ThreadSanitizer",
+    ),
+    Lane("fuzz", ("tests.fuzz.run", "--seconds", "1200"), "each fuzz target for 20 minutes"),
     Lane("bugs", ("tests.bugs.test_bugs", "--all"), "every seeded bug must be caught by its lane"),
 ]
 

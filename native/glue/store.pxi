@@ -282,6 +282,32 @@ cdef class Store:
         if code < 0:
             fail(code, &err)
 
+    def check(self, finding, /):
+        """Reads the checkpoint files and the table of offsets, changing nothing; returns the number of findings.
+
+        finding(file, position, what, -1, -1) is called for each.
+        """
+        cdef tl_store *native = self.open_native()
+        cdef _Inspection inspection = _Inspection.__new__(_Inspection)
+        inspection.finding = finding
+        inspection.progress = None
+        cdef _Progress seen
+        memset(&seen, 0, sizeof(seen))
+        seen.inspection = <void *>inspection
+        cdef tl_check_report report
+        report.context = &seen
+        report.finding = _report_finding
+        report.progress = NULL
+        cdef tl_error err
+        cdef int code
+        with nogil:
+            code = tl_store_check(native, &report, &err)
+        if inspection.error is not None:
+            raise inspection.error
+        if code < 0:
+            fail(code, &err)
+        return code
+
     def housekeep(self):
         """One round of flushing, checkpointing and retention now. Raises StorageFailed, NoSpace."""
         cdef tl_store *native = self.open_native()

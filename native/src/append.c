@@ -13,7 +13,8 @@
 void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
     const tl_end *end = __atomic_load_n(&hot->end_a.tail, __ATOMIC_ACQUIRE) == tail ? &hot->end_a : &hot->end_b;
     if (TL_BUG(END_SLOT_WITHOUT_TAG))
-        end = __atomic_load_n(&hot->end_a.end_offset, __ATOMIC_ACQUIRE) >= __atomic_load_n(&hot->end_b.end_offset, __ATOMIC_ACQUIRE) ? &hot->end_a : &hot->end_b;
+        end = __atomic_load_n(&hot->end_a.end_offset, __ATOMIC_ACQUIRE) >= __atomic_load_n(&hot->end_b.end_offset, __ATOMIC_ACQUIRE)
+                  ? &hot->end_a : &hot->end_b;
     tl_end_load(end, out);
 }
 
@@ -55,7 +56,8 @@ int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
     else if (TL_UNLIKELY(__atomic_load_n(&hot->id, __ATOMIC_RELAXED) != partition->id) && !TL_BUG(WRITER_IGNORES_DROP))
         status = tl_fail(err, TL_EDROPPED, "the channel was dropped", partition->cold->directory, -1);
     else if (TL_UNLIKELY(__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) != 0)) {
-        status = tl_fail(err, TL_EFAILED, (hot->failed & TL_UNRECOVERED) != 0 ? tl_given_up : "a sync of the partition failed: it takes no more messages", partition->cold->directory, -1);
+        const char *what = (hot->failed & TL_UNRECOVERED) != 0 ? tl_given_up : "a sync of the partition failed: it takes no more messages";
+        status = tl_fail(err, TL_EFAILED, what, partition->cold->directory, -1);
         if (err != NULL)
             err->sys_errno = (int)(hot->failed & ~TL_UNRECOVERED);
     }
@@ -136,7 +138,8 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
                 return status;
             continue;
         }
-        uint32_t ready = (flags & TL_APPEND_THROUGH_FILE) != 0 ? segment->allocated : __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
+        uint32_t ready = (flags & TL_APPEND_THROUGH_FILE) != 0 ? segment->allocated
+            : __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
         if (TL_UNLIKELY(until > ready)) {
             if (!may_block)
                 return TL_EAGAIN;
@@ -204,7 +207,8 @@ static uint64_t publish(tl_partition *partition, const room *where, const uint8_
     uint64_t tail = where->tail + bytes;
     tl_end *end = hot->end_a.tail == where->tail ? &hot->end_b : &hot->end_a;
     const tl_end filled = {.tail = tail, .end_offset = next_offset,
-                           .max_timestamp_ms = where->end.max_timestamp_ms > max_timestamp_ms ? where->end.max_timestamp_ms : max_timestamp_ms,
+                           .max_timestamp_ms = where->end.max_timestamp_ms > max_timestamp_ms
+                               ? where->end.max_timestamp_ms : max_timestamp_ms,
                            .header_crc = sum_prefix(where->end.header_crc, header), .batches = where->end.batches + 1};
     tl_end_store(end, &filled);
     TL_POINT("append.end_filled");

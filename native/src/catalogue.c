@@ -224,7 +224,8 @@ int tl_store_create_partitions(tl_store *store, const tl_partition_config *confi
     return status;
 }
 
-int tl_store_configure_partitions(tl_store *store, const uint32_t *slots, size_t count, const tl_partition_config *config, tl_error *err) {
+int tl_store_configure_partitions(tl_store *store, const uint32_t *slots, size_t count,
+                                  const tl_partition_config *config, tl_error *err) {
     if (config->segment_bytes < TL_MIN_SEGMENT_BYTES || config->segment_bytes > TL_MAX_SEGMENT_BYTES)
         return tl_fail(err, TL_EINVAL, "a segment has 4096 to 2147483647 bytes", store->path, -1);
     int status = take_inner(store, err);
@@ -324,7 +325,8 @@ static void fill_config(const tl_cold *cold, tl_partition_config *config) {
     config->retention_consumed = __atomic_load_n(&cold->retention_consumed, __ATOMIC_RELAXED) != 0;
 }
 
-int tl_store_each_partition(tl_store *store, void *context, int (*each)(void *context, uint32_t slot, const tl_partition_config *config)) {
+int tl_store_each_partition(tl_store *store, void *context, int (*each)(void *context, uint32_t slot,
+                                                                        const tl_partition_config *config)) {
     uint32_t count = __atomic_load_n(&store->header->partitions, __ATOMIC_ACQUIRE);
     for (uint32_t slot = 0; slot < count; slot++) {
         uint64_t id = __atomic_load_n(&tl_shared_hot(store->shared, slot)->id, __ATOMIC_ACQUIRE);

@@ -130,7 +130,8 @@ static int make_durable(tl_checkpoint *c, const tl_checkpoint_file files[2], uns
     return result;
 }
 
-int tl_checkpoint_recover(tl_checkpoint *c, tl_error *err) {
+/* durable false: what is read counts as it is, and no byte is written. */
+static int find_newest(tl_checkpoint *c, bool durable, tl_error *err) {
     tl_checkpoint_file files[2];
     for (unsigned slot = 0; slot < 2; slot++) {
         int result = tl_checkpoint_inspect(c->fd[slot], slot, &files[slot], err);
@@ -145,7 +146,7 @@ int tl_checkpoint_recover(tl_checkpoint *c, tl_error *err) {
     STORE(c->words->suspect, 0);
     tl_checkpoint_body body;
     int result = tl_checkpoint_read(c->fd[newest], &files[newest], 0, &body, err);
-    if (result == TL_OK)
+    if (result == TL_OK && durable)
         result = make_durable(c, files, (unsigned)newest, &body, err);
     if (result == TL_OK)
         tl_checkpoint_publish_file(c, &files[newest], body.end, body.chain);
@@ -153,7 +154,11 @@ int tl_checkpoint_recover(tl_checkpoint *c, tl_error *err) {
     return result;
 }
 
+int tl_checkpoint_recover(tl_checkpoint *c, tl_error *err) { return find_newest(c, true, err); }
+
 /* --- looking only --- */
+
+int tl_checkpoint_view(tl_checkpoint *c, tl_error *err) { return find_newest(c, false, err); }
 
 int tl_checkpoint_check(int dir, tl_checkpoint_report reports[2], tl_error *err) {
     tl_checkpoint_file files[2] = {{.name = tl_checkpoint_names[0]}, {.name = tl_checkpoint_names[1]}};

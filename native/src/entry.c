@@ -220,7 +220,8 @@ int tl_entry_join(tl_store *store, tl_error *err) {
         return status;
     uint64_t seen = __atomic_load_n(&store->header->flush_interval_ms, __ATOMIC_RELAXED);
     uint64_t ours = (uint64_t)store->options.flush_interval_ms;
-    while (ours < seen && !__atomic_compare_exchange_n(&store->header->flush_interval_ms, &seen, ours, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    while (ours < seen && !__atomic_compare_exchange_n(&store->header->flush_interval_ms, &seen, ours, false,
+                                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         continue;
     __atomic_store_n(&store->open, 1, __ATOMIC_SEQ_CST);
     return TL_OK;

@@ -60,7 +60,7 @@ static int from_checkpoint(tl_store *store, tl_error *err) {
     store->header->allocated_blocks = TL_PARTITIONS / TL_BLOCK_PARTITIONS; /* of our own memory, so nothing to allocate */
     status = tl_checkpoint_open(&store->checkpoint, store->dir, &store->header->checkpoint, err);
     if (status == TL_OK)
-        status = tl_checkpoint_recover(&store->checkpoint, err);
+        status = tl_checkpoint_view(&store->checkpoint, err);
     bool clean = false;
     if (status == TL_OK)
         status = tl_records_load(store, &clean, err);
@@ -76,6 +76,9 @@ int tl_look_enter(tl_store *store, bool *live, tl_error *err) {
     if (status < 0)
         return status;
     store->gate_exclusive = false;
+    status = tl_directory_read_identity(store, err);
+    if (status < 0) /* also one whose maker died before it was whole */
+        return status == TL_ENOTFOUND ? tl_fail(err, TL_ENOTFOUND, "there is no store here", store->path, -1) : status;
     bool usable = tl_shared_open(store, NULL) == TL_OK && tl_shared_is_ready(store);
     if (usable && tl_os->locked(store->lock_fd, TL_BYTE_GATE) == 1) {
         if (store->header->lock_abi != tl_gate_lock_abi())

@@ -12,7 +12,8 @@
 
 #define TRY_MOST_BYTES (64u << 10)
 
-const char tl_given_up[] = "the partition could not be recovered: close the store everywhere and open it again, or run tidelog check --repair";
+const char tl_given_up[] = "the partition could not be recovered: close the store everywhere and open it again, "
+                           "or run tidelog check --repair";
 
 void tl_chunk_clear(tl_chunk *chunk) { chunk->used = chunk->count = 0; }
 
@@ -125,7 +126,8 @@ int tl_reading_enter(tl_reading *reading, uint32_t ordinal, tl_error *err) {
         tl_reading_end(reading);
         status = tl_segment_open_reader(partition, ordinal, &reading->segment, err);
         if (status == TL_OK && reading->limit > reading->segment->map_bytes)
-            status = tl_fail(err, TL_ECORRUPT, "a segment is shorter than its published length", partition->cold->directory, reading->limit);
+            status = tl_fail(err, TL_ECORRUPT, "a segment is shorter than its published length",
+                             partition->cold->directory, reading->limit);
     }
     return status;
 }
@@ -326,7 +328,8 @@ int tl_chunk_add(tl_chunk *chunk, size_t at, size_t bytes, const tl_batch *batch
 }
 
 /* Whole batches until there is enough. 0 or TL_OK at the end; anything below says what came in between. */
-static int read_some(tl_reading *reading, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes, tl_read_end *end, tl_error *err) {
+static int read_some(tl_reading *reading, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes,
+                     tl_read_end *end, tl_error *err) {
     size_t from_records = chunk->count, from_bytes = chunk->used;
     while (chunk->count - from_records < max_records && chunk->used - from_bytes < max_bytes) {
         tl_batch batch;
@@ -356,9 +359,11 @@ static int read_some(tl_reading *reading, tl_cursor *cursor, tl_chunk *chunk, si
             return TL_OK;
         }
         tl_error inner = {0};
-        status = tl_chunk_add(chunk, chunk->used + TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch, cursor->offset, &inner);
+        status = tl_chunk_add(chunk, chunk->used + TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch,
+                              cursor->offset, &inner);
         if (status < 0)
-            return status == TL_ECORRUPT ? tl_reading_corrupt(reading, inner.what, tl_place_position(cursor->place), err) : tl_fail(err, status, inner.what, "", -1);
+            return status == TL_ECORRUPT ? tl_reading_corrupt(reading, inner.what, tl_place_position(cursor->place),
+                                                              err) : tl_fail(err, status, inner.what, "", -1);
         chunk->used += batch.bytes;
         tl_cursor_step(cursor, &batch);
     }

@@ -14,7 +14,8 @@ typedef struct held {
     bool valid;
 } held;
 
-int tl_reading_copy_keys(const uint8_t *batch, uint32_t batch_bytes, const tl_key_place *places, size_t count, tl_chunk *keys, tl_error *err) {
+int tl_reading_copy_keys(const uint8_t *batch, uint32_t batch_bytes, const tl_key_place *places, size_t count,
+                         tl_chunk *keys, tl_error *err) {
     for (size_t i = 0; i < count; i++) {
         uint32_t at = places[i].at;
         int32_t bytes = places[i].bytes;

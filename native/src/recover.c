@@ -436,7 +436,8 @@ int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err) {
     tl_hot *hot = partition->hot;
     int status = TL_OK;
     if (hot->failed != 0)
-        return tl_fail(err, TL_EFAILED, "a partition has failed, so the store stays marked as not closed cleanly", partition->cold->directory, -1);
+        return tl_fail(err, TL_EFAILED, "a partition has failed, so the store stays marked as not closed cleanly",
+                       partition->cold->directory, -1);
     if (hot->synced != hot->tail && !TL_BUG(CHECKPOINT_BEFORE_LOG_SYNC))
         status = tl_partition_sync(partition, hot->tail, -1, err);
     if (status < 0)
@@ -445,7 +446,8 @@ int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err) {
     (void)tl_partition_capture(partition, out);
     int64_t base = hot->active_base[tl_place_ordinal(hot->tail) & 1];
     if (tl_place_position(hot->tail) > 0) {
-        const tl_seal used = {.length = tl_place_position(hot->tail), .index_entries = hot->index_entries, .time_entries = hot->time_entries};
+        const tl_seal used = {.length = tl_place_position(hot->tail), .index_entries = hot->index_entries,
+                              .time_entries = hot->time_entries};
         tl_segment_trim_files(partition, base, &used);
         tl_segment_release(partition->store, partition->writer); /* what it knew of the file's length is over */
         partition->writer = NULL;

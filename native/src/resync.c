@@ -23,7 +23,8 @@ bool tl_reading_whole(const tl_reading *reading, uint32_t position, const tl_bat
 
 /* Whether a whole batch stands at `position` whose offsets lie at or past `from`. */
 static bool whole_at(const tl_reading *reading, uint32_t position, int64_t from, tl_batch *batch) {
-    if (tl_reading_header(reading, position, -1, batch, NULL) < 0 || batch->base_offset < from || batch->bytes > reading->limit - position)
+    if (tl_reading_header(reading, position, -1, batch, NULL) < 0 || batch->base_offset < from ||
+        batch->bytes > reading->limit - position)
         return false;
     return tl_reading_whole(reading, position, batch);
 }
@@ -54,7 +55,8 @@ static uint32_t find_entry(const tl_reading *reading, const tl_index *index, int
         if (!entry_at(index, slot, &last, &position))
             break;
         bool wanted = behind > 0 ? position > behind && position < best : position > best && last <= offset;
-        if (wanted && position < reading->limit && whole_at(reading, position, index->base_offset, &batch) && tl_batch_last_offset(&batch) == last)
+        if (wanted && position < reading->limit && whole_at(reading, position, index->base_offset, &batch) &&
+            tl_batch_last_offset(&batch) == last)
             best = position;
     }
     return best;
@@ -120,7 +122,8 @@ static int walk(tl_reading *reading, tl_cursor *cursor, uint32_t *position, int6
         memset(&index, 0, sizeof index);
     uint32_t at = find_entry(reading, &index, cursor->offset, 0, 0);
     tl_batch batch;
-    int64_t expected = at > 0 && tl_reading_header(reading, at, -1, &batch, NULL) == TL_OK ? batch.base_offset : reading->segment->base_offset;
+    int64_t expected = at > 0 && tl_reading_header(reading, at, -1, &batch, NULL) == TL_OK ? batch.base_offset
+        : reading->segment->base_offset;
     while (at < reading->limit) {
         if (whole_at(reading, at, expected, &batch) && batch.base_offset == expected) {
             if (tl_batch_last_offset(&batch) >= cursor->offset)
@@ -130,7 +133,8 @@ static int walk(tl_reading *reading, tl_cursor *cursor, uint32_t *position, int6
             continue;
         }
         uint32_t next = behind_damage(reading, &index, at, expected, end_offset);
-        int64_t begins = next < reading->limit && tl_reading_header(reading, next, -1, &batch, NULL) == TL_OK ? batch.base_offset : end_offset;
+        int64_t begins = next < reading->limit && tl_reading_header(reading, next, -1, &batch, NULL) == TL_OK
+            ? batch.base_offset : end_offset;
         if (begins > cursor->offset) {
             *position = at;
             *resume = begins;
@@ -174,7 +178,8 @@ int tl_reading_resync(tl_reading *reading, tl_cursor *cursor, int status, int64_
     if (found == TL_OK) { /* its CRC is right and its content is not: nothing to be had from it */
         tl_batch batch;
         cursor->located = false;
-        *resume = tl_reading_header(reading, tl_place_position(place), -1, &batch, NULL) == TL_OK ? tl_batch_next_offset(&batch) : next_segment(reading, cursor->offset);
+        bool parsed = tl_reading_header(reading, tl_place_position(place), -1, &batch, NULL) == TL_OK;
+        *resume = parsed ? tl_batch_next_offset(&batch) : next_segment(reading, cursor->offset);
         return status;
     }
     /* The damage may stand before the batch at which it was noticed: an offset that does not follow on is found there. */

@@ -384,9 +384,9 @@ int tl_segment_open_reader(tl_partition *partition, uint32_t ordinal, tl_segment
 /* --- indexes --- */
 
 static int open_index(tl_partition *partition, tl_segment *segment, const char *suffix, uint32_t most_bytes,
-                      uint32_t entry_bytes, bool room, uint32_t used, uint8_t **map, size_t *map_bytes,
+                      uint32_t entry_bytes, bool room, uint32_t *used, uint8_t **map, size_t *map_bytes,
                       uint32_t *allocated, tl_error *err) {
-    uint32_t needed = (room ? used + 2 : used) * entry_bytes; /* room: for one entry, and the one kept for the roll */
+    uint32_t needed = (room ? *used + 2 : *used) * entry_bytes; /* room: for one entry, and the one kept for the roll */
     if (needed <= *allocated && (*map != NULL || needed == 0))
         return TL_OK;
     char path[360];
@@ -404,6 +404,9 @@ static int open_index(tl_partition *partition, tl_segment *segment, const char *
         status = tl_fail_sys(err, status, "an index cannot be looked at", path);
     else
         *allocated = stat.size_bytes > most_bytes ? most_bytes : (uint32_t)stat.size_bytes;
+    /* A repair made it again with fewer entries than the words or the checkpoint count. */
+    if (status == TL_OK && *used > *allocated / entry_bytes)
+        *used = *allocated / entry_bytes;
     if (status == TL_OK && segment->writable && room && needed > *allocated && needed <= most_bytes) {
         uint64_t target = round_up(2 * (uint64_t)*allocated + TL_PAGE, TL_PAGE);
         if (target < needed)
@@ -451,12 +454,16 @@ int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out
         segment->sealed_index = true;
     }
     int status = open_index(partition, segment, ".index", TL_INDEX_MAX_BYTES, TL_INDEX_ENTRY_BYTES, room_for_entries,
-                            offsets, &segment->offset_map, &segment->offset_bytes, &segment->offset_allocated, err);
+                            &offsets, &segment->offset_map, &segment->offset_bytes, &segment->offset_allocated, err);
     if (status == TL_OK)
         status = open_index(partition, segment, ".timeindex", TL_INDEX_TIME_MAX_BYTES, TL_INDEX_TIME_ENTRY_BYTES,
-                            room_for_entries, times, &segment->time_map, &segment->time_bytes, &segment->time_allocated, err);
+                            room_for_entries, &times, &segment->time_map, &segment->time_bytes, &segment->time_allocated, err);
     if (status < 0)
         return status;
+    if (segment->writable && segment->ordinal == active && offsets < hot->index_entries)
+        __atomic_store_n(&hot->index_entries, offsets, __ATOMIC_RELEASE);
+    if (segment->writable && segment->ordinal == active && times < hot->time_entries)
+        __atomic_store_n(&hot->time_entries, times, __ATOMIC_RELEASE);
     out->base_offset = segment->base_offset;
     out->offset_entries = segment->offset_map;
     out->time_entries = segment->time_map;

@@ -147,7 +147,8 @@ static tl_store *find_open(const tl_identity *identity) {
     return NULL;
 }
 
-static int open_locked(const char *path, const tl_store_options *options, tl_store **out, int *state, tl_recovery *recovery, tl_error *err) {
+static int open_locked(const char *path, const tl_store_options *options, tl_store **out, int *state,
+                       tl_recovery *recovery, tl_error *err) {
     tl_store *store = store_new(path, options);
     if (store == NULL)
         return tl_fail(err, TL_ENOMEM, "no memory for a store", path, -1);
@@ -274,7 +275,9 @@ static int flush_all(tl_store *store, tl_error *err) {
         tl_partition *partition = NULL;
         int status = TL_OK;
         if (hot->failed != 0) {
-            status = tl_fail(&inner, TL_EFAILED, "a partition has failed, so the store stays marked as not closed cleanly", cold->directory, -1);
+            status = tl_fail(&inner, TL_EFAILED,
+                             "a partition has failed, so the store stays marked as not closed cleanly", cold->directory,
+                                 -1);
             inner.sys_errno = (int)hot->failed;
         } else if (hot->synced != hot->tail && !TL_BUG(CHECKPOINT_BEFORE_LOG_SYNC)) {
             status = tl_store_partition(store, slot, cold->channel, &partition, &inner);
@@ -317,7 +320,9 @@ static int close_cleanly(tl_store *store, tl_error *err) {
     uint32_t *slots = tl_calloc(count + 1, sizeof *slots);
     int64_t *leases = tl_calloc(count + 1, sizeof *leases);
     tl_state *states = tl_calloc(count + 1, sizeof *states);
-    int status = slots == NULL || leases == NULL || states == NULL ? tl_fail(err, TL_ENOMEM, "no memory to close cleanly", "", -1) : TL_OK;
+    int status = slots == NULL || leases == NULL || states == NULL ? tl_fail(err, TL_ENOMEM,
+                                                                             "no memory to close cleanly", "", -1)
+                                                                                 : TL_OK;
     for (uint32_t slot = 0; status == TL_OK && slot < count; slot++) {
         tl_hot *hot = tl_shared_hot(store->shared, slot);
         if (hot->id == 0 || (hot->id & 1) != 0)

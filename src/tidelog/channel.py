@@ -189,9 +189,9 @@ class Channel(Sender, Generic[T]):
 
     # --- receiving ---
 
-    def tail(self, *, start: Start = "latest", isolation: Isolation = "read-committed", busy_poll: Duration = 0.0) -> (
-        Consumer[T]
-    ):
+    def tail(
+        self, *, start: Start = "latest", isolation: Isolation = "read-committed", busy_poll: Duration = 0.0
+    ) -> Consumer[T]:
         """An ephemeral subscription: what is published from now on, without a group and without committed offsets."""
         return Consumer(
             self._engine, [self.opened()], group=None, start=start, isolation=isolation, busy_poll=busy_poll
@@ -223,9 +223,7 @@ class Channel(Sender, Generic[T]):
         parts = (self._part(opened, number, start, stop, uncommitted) for number in numbers)
         return chain.from_iterable(part for part in parts if part is not None)
 
-    def read(
-        self, offsets: Any, partition: int | None = None, *, isolation: Isolation = "read-committed"
-    ) -> Batch[T]:
+    def read(self, offsets: Any, partition: int | None = None, *, isolation: Isolation = "read-committed") -> Batch[T]:
         """The messages at `offsets` (an int64 array or any sequence, in any order), in the order asked for.
 
         `partition` may be left out where there is only one. Raises OffsetOutOfRange for an offset without a message.

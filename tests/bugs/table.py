@@ -31,6 +31,9 @@ class Bug:
 CRASH = Program("crash/crash_points.c", ("crash/model.c", "crash/verify.c", "crash/work.c"))
 PROCESSES = Program("processes/survivors.c", ("processes/reader.c", "processes/shared.c", "processes/writer.c"))
 
+FAULTS = Program("faults/fault_io.c")
+DAMAGE = Program("damage/damage_reopen.c")
+
 POINTS = ("--kills", "3000", "--jobs", "2")
 SURVIVORS = ("--kills", "100")
 
@@ -47,7 +50,8 @@ BUGS = [
     Bug("LOG_START_AFTER_UNLINK", CRASH, POINTS, "crash"),
     Bug("ZOMBIE_COMMIT_ACCEPTED", CRASH, POINTS, "crash"),
     Bug("WRITER_IGNORES_DROP", CRASH, POINTS, "crash"),
-    Bug("TAIL_CRC_NOT_CHECKED", CRASH, POINTS, "crash"),
+    Bug("TAIL_CRC_NOT_CHECKED", DAMAGE, ("-i", "unclean", "-c", "flip", "-m", "300"), "damage"),
+    Bug("FSYNC_RETRIED", FAULTS, ("-w", "sync", "-e", "EIO"), "faults"),
     Bug("NO_BARRIER_BEFORE_SLEEPERS", PROCESSES, SURVIVORS, "processes"),
     Bug("STOPPED_OWNER_ROBBED", PROCESSES, SURVIVORS, "processes"),
     Bug("INCARNATION_NOT_BUMPED", PROCESSES, SURVIVORS, "processes"),

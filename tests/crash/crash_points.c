@@ -304,9 +304,11 @@ static uint64_t fingerprint_of(int in, const char *name) {
             sum += hash * (1 + fingerprint_of(fd, entry->d_name));
     }
     ssize_t got;
-    while (dir == NULL && (got = read(fd, words, sizeof words)) > 0)
+    while (dir == NULL && (got = read(fd, words, sizeof words - 8)) > 0) {
+        memset((uint8_t *)words + got, 0, 8); /* of the last word, what is not of the file */
         for (ssize_t i = 0; i < (got + 7) / 8; i++)
             sum = sum * 6364136223846793005u + words[i];
+    }
     if (dir != NULL)
         closedir(dir);
     else

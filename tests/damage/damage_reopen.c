@@ -35,6 +35,8 @@ static void say_current(int number) {
     (void)!write(2, text, sizeof text - 1);
     (void)!write(2, current, strlen(current));
     (void)!write(2, "\n", 1);
+    if (number == SIGABRT) /* a verdict, which has been printed */
+        _exit(1);
     signal(number, SIG_DFL);
     raise(number);
 }
@@ -157,7 +159,8 @@ static void judge(const expectation *wanted, tally *t) {
     kit_boot++;
     int status = kit_open(place, &store, &recovery, &err);
     if (status < 0) {
-        if (!wanted->may_refuse || (status != TL_ECORRUPT && status != TL_EUNSUPPORTED && status != TL_EINVAL) || strstr(err.path, wanted->file) == NULL)
+        if (!wanted->may_refuse || (status != TL_ECORRUPT && status != TL_EUNSUPPORTED && status != TL_EINVAL) ||
+            strstr(err.path, wanted->file) == NULL)
             REFUSE("%s: open: %s, %s, %s", current, tl_status_name(status), err.what, err.path);
         t->refused++;
         return;
@@ -181,7 +184,8 @@ static void judge(const expectation *wanted, tally *t) {
         if (batches[n].next <= TRIMMED || batches[n].silent || r.seen[n])
             continue;
         if (!may)
-            REFUSE("%s: the batch at offset %lld (file %u, position %u) is lost; the error was %s in %s at %lld", current, (long long)batches[n].base,
+            REFUSE("%s: the batch at offset %lld (file %u, position %u) is lost; the error was %s in %s at %lld",
+                   current, (long long)batches[n].base,
                    batches[n].file, batches[n].position, r.errors == 0 ? "none" : r.what, r.file, (long long)r.position);
         lost++;
     }
@@ -215,8 +219,10 @@ static bool is_log(const image_file *f) { return strstr(f->name, ".log") != NULL
 
 /* Which batches a change of bytes [from, until) of a file may cost. */
 static expectation expect(const image *from, const image_file *f, size_t at, size_t until) {
-    expectation e = {.file = strstr(f->name, "checkpoint") != NULL ? "checkpoint" : strncmp(f->name, "orders-0/", 9) == 0 ? f->name + 9 : f->name};
-    e.may_refuse = strstr(f->name, "checkpoint") != NULL || strcmp(f->name, "tidelog.json") == 0 || strcmp(f->name, "store.lock") == 0;
+    expectation e = {.file = strstr(f->name, "checkpoint") != NULL ? "checkpoint"
+                     : strncmp(f->name, "orders-0/", 9) == 0 ? f->name + 9 : f->name};
+    e.may_refuse = strstr(f->name, "checkpoint") != NULL || strcmp(f->name, "tidelog.json") == 0 ||
+        strcmp(f->name, "store.lock") == 0;
     if (strcmp(f->name, "store.lock") == 0)
         e.file = ""; /* without it the directory is not known to be a store: the error names the directory */
     for (uint32_t n = 0; n < batch_count && is_log(f); n++) {
@@ -319,7 +325,8 @@ int main(int argc, char **argv) {
         image *from = images[k];
         for (size_t i = 0; i < from->count; i++) {
             image_file *f = &from->files[i];
-            if ((only_image != NULL && strcmp(only_image, from->name) != 0) || (only_file != NULL && strcmp(only_file, f->name) != 0) ||
+            if ((only_image != NULL && strcmp(only_image, from->name) != 0) ||
+                (only_file != NULL && strcmp(only_file, f->name) != 0) ||
                 strcmp(f->name, "shared") == 0)
                 continue;
             static const char *const kinds[] = {"flip", "cut", "grow", "remove"};
@@ -329,12 +336,14 @@ int main(int argc, char **argv) {
                 /* Nothing of `offsets` is looked at in a new boot; the bulk of a checkpoint is history. */
                 uint64_t most_here = strcmp(f->name, "offsets") == 0 ? most / 20 + 1 : most, seed = (uint64_t)c;
                 double step = counts[c] > most_here ? (double)counts[c] / (double)most_here : 1;
-                for (double at = 0; (uint64_t)at < counts[c]; at += step > 1 ? step * (double)(check_random(&seed) % 1000 + 500) / 1000 : 1) {
+                for (double at = 0; (uint64_t)at < counts[c]; at += step > 1
+                     ? step * (double)(check_random(&seed) % 1000 + 500) / 1000 : 1) {
                     uint64_t n = (uint64_t)at;
                     if (only_case != NULL && strcmp(only_case, kinds[c]) != 0)
                         continue;
                     uint64_t number = only >= 0 ? (uint64_t)only : n;
-                    snprintf(current, sizeof current, "%s -f %s -c %s -n %llu", from->name, f->name, kinds[c], (unsigned long long)number);
+                    snprintf(current, sizeof current, "%s -f %s -c %s -n %llu", from->name, f->name, kinds[c],
+                             (unsigned long long)number);
                     alarm(20);
                     if (c == 0)
                         flip(from, f, number, &totals[c]);
@@ -349,8 +358,9 @@ int main(int argc, char **argv) {
                 }
                 all += totals[c].tried;
             }
-            printf("%s %s: flips %lu (whole %lu, reported %lu, cut %lu, refused %lu), lengths %lu (%lu, %lu, %lu, %lu), grown %lu, removed %lu\n", from->name,
-                   f->name, totals[0].tried, totals[0].whole, totals[0].reported, totals[0].cut, totals[0].refused, totals[1].tried, totals[1].whole,
+            printf("%s %s: flips %lu (whole %lu, reported %lu, cut %lu, refused %lu), ", from->name, f->name, totals[0].tried,
+                   totals[0].whole, totals[0].reported, totals[0].cut, totals[0].refused);
+            printf("lengths %lu (%lu, %lu, %lu, %lu), grown %lu, removed %lu\n", totals[1].tried, totals[1].whole,
                    totals[1].reported, totals[1].cut, totals[1].refused, totals[2].tried, totals[3].tried);
             fflush(stdout);
         }

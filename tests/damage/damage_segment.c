@@ -20,7 +20,8 @@ typedef struct tally {
 } tally;
 
 static int findings;
-static void count_finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
+static void count_finding(void *context, const char *file, int64_t position, const char *what, int64_t first,
+                          int64_t next) {
     (void)context, (void)file, (void)position, (void)what, (void)first, (void)next;
     findings++;
 }
@@ -39,8 +40,10 @@ static int check_everything(void) {
 static void judge(const reading_result *r, uint32_t first, uint32_t last, int64_t hurt, const char *when, tally *t) {
     for (uint32_t n = first; n <= last; n++)
         if (n != hurt && !batches[n].silent && !r->seen[n])
-            REFUSE("%s: the batch at offset %lld (%s, position %u) is lost too; the error was %s in %s at %lld", when, (long long)batches[n].base,
-                   files[batches[n].file].name, batches[n].position, r->errors == 0 ? "none" : r->what, r->file, (long long)r->position);
+            REFUSE("%s: the batch at offset %lld (%s, position %u) is lost too; the error was %s in %s at %lld", when,
+                   (long long)batches[n].base,
+                   files[batches[n].file].name, batches[n].position, r->errors == 0 ? "none" : r->what, r->file,
+                       (long long)r->position);
     if (r->errors > 1)
         REFUSE("%s: %u errors for one damage", when, r->errors);
     if (hurt < 0) {
@@ -51,8 +54,10 @@ static void judge(const reading_result *r, uint32_t first, uint32_t last, int64_
     const batch_fact *b = &batches[hurt];
     if (r->errors == 0 && !(b->silent || r->seen[hurt]))
         REFUSE("%s: the batch at offset %lld is lost, and nothing was said", when, (long long)b->base);
-    if (r->errors == 1 && (strcmp(r->file, files[b->file].name) != 0 || r->position < b->position || r->position >= b->position + b->bytes))
-        REFUSE("%s: the error names %s at %lld, the damage is in %s at %u", when, r->file, (long long)r->position, files[b->file].name, b->position);
+    if (r->errors == 1 && (strcmp(r->file, files[b->file].name) != 0 || r->position < b->position ||
+                           r->position >= b->position + b->bytes))
+        REFUSE("%s: the error names %s at %lld, the damage is in %s at %u", when, r->file, (long long)r->position,
+               files[b->file].name, b->position);
     t->reported += r->errors;
     t->harmless += r->errors == 0;
 }
@@ -65,7 +70,8 @@ static void flip_log(const file_fact *f, uint32_t bit, bool thoroughly, tally *t
     uint32_t hurt = 0;
     while (&files[batches[hurt].file] != f || batches[hurt].position + batches[hurt].bytes <= bit / 8)
         hurt++;
-    uint32_t first = thoroughly || hurt < 3 ? 0 : hurt - 3, last = thoroughly || hurt + 4 > batch_count ? batch_count - 1 : hurt + 3;
+    uint32_t first = thoroughly || hurt < 3 ? 0 : hurt - 3, last = thoroughly || hurt + 4 > batch_count
+        ? batch_count - 1 : hurt + 3;
     memset(r.seen + first, 0, last - first + 1);
     f->map[bit / 8] ^= (uint8_t)(1u << bit % 8);
     read_range(batches[first].base, batches[last].next, &r, when);
@@ -86,7 +92,8 @@ static void flip_log(const file_fact *f, uint32_t bit, bool thoroughly, tally *t
             static tl_chunk chunk;
             tl_error err = {0};
             size_t failed = 0;
-            if (batches[n].silent || batches[n].digest == 0 || files[batches[n].file].map[batches[n].position + 22] % 8 != 0)
+            if (batches[n].silent || batches[n].digest == 0 ||
+                files[batches[n].file].map[batches[n].position + 22] % 8 != 0)
                 continue; /* compressed ones need an unpacker */
             tl_chunk_clear(&chunk);
             int status = tl_partition_read_at(partition, &batches[n].base, 1, &chunk, 0, NULL, NULL, &failed, &err);
@@ -119,7 +126,8 @@ static void find_some(const char *when) {
     if (count == 0) { /* timestamps of single messages that are newer than everything before them */
         for (uint32_t n = 0; n < batch_count && count < 64; n += 5) {
             int64_t own = (int64_t)tl_be64(files[batches[n].file].copy + batches[n].position + 27); /* base timestamp */
-            if (!batches[n].silent && own > newest_before(n) && own < 1600000000000 && tl_be32(files[batches[n].file].copy + batches[n].position + 57) > 0) {
+            if (!batches[n].silent && own > newest_before(n) && own < 1600000000000 &&
+                tl_be32(files[batches[n].file].copy + batches[n].position + 57) > 0) {
                 asked[count] = own;
                 wanted[count++] = batches[n].base;
             }
@@ -133,7 +141,8 @@ static void find_some(const char *when) {
         REFUSE("%s: find: %s, %s in %s", when, tl_status_name(status), err.what, err.path);
     for (size_t i = 0; i < count; i++)
         if (found[i] != wanted[i])
-            REFUSE("%s: time %lld was found at %lld, not at %lld", when, (long long)asked[i], (long long)found[i], (long long)wanted[i]);
+            REFUSE("%s: time %lld was found at %lld, not at %lld", when, (long long)asked[i], (long long)found[i],
+                   (long long)wanted[i]);
 }
 
 /* One bit of an index or of the seals: everything is read as it was. */
@@ -172,7 +181,8 @@ static void cut_log(const file_fact *f, uint32_t length, tally *t) {
     for (uint32_t n = 0; n < batch_count; n++) {
         bool there = &files[batches[n].file] != f || batches[n].position + batches[n].bytes <= length;
         if (!batches[n].silent && there && !r.seen[n])
-            REFUSE("%s: the batch at offset %lld is lost too: %s at %lld", when, (long long)batches[n].base, r.what, (long long)r.position);
+            REFUSE("%s: the batch at offset %lld is lost too: %s at %lld", when, (long long)batches[n].base, r.what,
+                   (long long)r.position);
         if (!there && r.seen[n] && length + 4096 < batches[n].position)
             REFUSE("%s: a batch that is gone was delivered", when);
     }
@@ -208,8 +218,14 @@ static void cut_other(const file_fact *f, uint32_t length, tally *t) {
 
 /* --- main --- */
 
+static void verdict(int number) {
+    (void)number;
+    _exit(1); /* what is wrong has been printed */
+}
+
 static void prepare(void) {
     tl_error err = {0};
+    signal(SIGABRT, verdict);
     uint32_t slot = 0;
     kit_install();
     kit_directory(store_path, "damage");
@@ -297,7 +313,8 @@ int main(int argc, char **argv) {
             (f->log ? cut_log : cut_other)(f, (uint32_t)length, &cuts);
         }
         put_back(f);
-        printf("%s: %lu flips (%lu reported, %lu checked), %lu lengths (%lu reported, %lu checked)\n", f->name, t.tried, t.reported,
+        printf("%s: %lu flips (%lu reported, %lu checked), %lu lengths (%lu reported, %lu checked)\n", f->name, t.tried,
+               t.reported,
                t.found_by_check, cuts.tried, cuts.reported, cuts.found_by_check);
         fflush(stdout);
         all += t.tried + cuts.tried;

@@ -41,10 +41,18 @@ static int64_t log_end;
 
 /* Payloads that other writers made: gzip, snappy, lz4, zstd, three records each. */
 static const char *const compressed[] = {
-    "00000000000000000000006f00000000029b24e9470001000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffffffff000000031f8b08000000000002039362606060c936e4ca48cdc9c9679063e06262e42acf2fca496162ca602a1363606561c936666462ca6304007e2fecd32a000000",
-    "00000000000000000000007100000000028467ac710002000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffffffff0000000382534e415050590000000001000000010000002c2aa41a000000046b310a68656c6c6f001e000a02010a776f726c64020268027616000504046b330102026e01",
-    "00000000000000000000006a0000000002817af5560003000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffffffff0000000304224d186040822a0000801a000000046b310a68656c6c6f001e000a02010a776f726c64020268027616000504046b330102026e0100000000",
-    "0000000000000000000000640000000002dcc84c8e0004000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffffffff0000000328b52ffd202a5101001a000000046b310a68656c6c6f001e000a02010a776f726c64020268027616000504046b330102026e01"};
+    "00000000000000000000006f00000000029b24e9470001000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffff"
+    "ffff000000031f8b08000000000002039362606060c936e4ca48cdc9c9679063e06262e42acf2fca496162ca602a1363606561c9366664"
+    "62ca6304007e2fecd32a000000",
+    "00000000000000000000007100000000028467ac710002000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffff"
+    "ffff0000000382534e415050590000000001000000010000002c2aa41a000000046b310a68656c6c6f001e000a02010a776f726c640202"
+    "68027616000504046b330102026e01",
+    "00000000000000000000006a0000000002817af5560003000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffff"
+    "ffff0000000304224d186040822a0000801a000000046b310a68656c6c6f001e000a02010a776f726c64020268027616000504046b3301"
+    "02026e0100000000",
+    "0000000000000000000000640000000002dcc84c8e0004000000020000018bcfe568000000018bcfe56805ffffffffffffffffffffffff"
+    "ffff0000000328b52ffd202a5101001a000000046b310a68656c6c6f001e000a02010a776f726c64020268027616000504046b33010202"
+    "6e01"};
 
 static void put_encoded(uint8_t *bytes, size_t size, size_t count, int64_t newest) {
     tl_error err = {0};
@@ -155,7 +163,8 @@ static void read_range(int64_t from, int64_t until, reading_result *out, const c
         int status = tl_partition_read(partition, &cursor, &chunk, 1, 1 << 20, 0, &end, &err);
         if (status < 0) {
             if ((status != TL_ECORRUPT && status != TL_EBUS) || err.what == NULL || err.path[0] == 0)
-                REFUSE("%s: read at %lld: %s, %s", when, (long long)began, tl_status_name(status), err.what == NULL ? "" : err.what);
+                REFUSE("%s: read at %lld: %s, %s", when, (long long)began, tl_status_name(status), err.what == NULL ? ""
+                       : err.what);
             out->errors++;
             snprintf(out->file, sizeof out->file, "%.79s", name_of(err.path));
             out->position = err.position;
@@ -163,7 +172,8 @@ static void read_range(int64_t from, int64_t until, reading_result *out, const c
             if (end.skipped_to < 0)
                 return;
             if (end.skipped_to <= cursor.offset)
-                REFUSE("%s: after the error at %lld reading is to go on at %lld", when, (long long)cursor.offset, (long long)end.skipped_to);
+                REFUSE("%s: after the error at %lld reading is to go on at %lld", when, (long long)cursor.offset,
+                       (long long)end.skipped_to);
             cursor = (tl_cursor){.offset = end.skipped_to};
             continue;
         }
@@ -198,7 +208,8 @@ static void learn(void) {
         while (at < files[f].bytes && tl_batch_parse(files[f].map + at, files[f].bytes - at, &batch, &err) == TL_OK) {
             batch_fact *b = &batches[batch_count++];
             CHECK(batch_count < MOST_BATCHES && tl_batch_crc_ok(files[f].map + at, &batch));
-            *b = (batch_fact){.base = batch.base_offset, .next = tl_batch_next_offset(&batch), .file = f, .position = at, .bytes = batch.bytes,
+            *b = (batch_fact){.base = batch.base_offset, .next = tl_batch_next_offset(&batch), .file = f, .position = at,
+                              .bytes = batch.bytes,
                               .silent = batch.count == 0 || tl_batch_is_control(&batch)};
             if (tl_batch_codec(&batch) != 0) {
                 b->digest = tl_crc32c(1, files[f].map + at, batch.bytes);
@@ -206,7 +217,8 @@ static void learn(void) {
                 tl_chunk_clear(&chunk);
                 CHECK(tl_chunk_reserve(&chunk, batch.bytes, (size_t)batch.count, &err) == TL_OK);
                 memcpy(chunk.bytes, files[f].map + at, batch.bytes);
-                CHECK(tl_batch_records(chunk.bytes, TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch, chunk.records, &err) == TL_OK);
+                CHECK(tl_batch_records(chunk.bytes, TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch,
+                                       chunk.records, &err) == TL_OK);
                 for (int32_t i = 0; i < batch.count; i++)
                     b->digest = digest_record(&chunk, &chunk.records[i], b->digest);
             }

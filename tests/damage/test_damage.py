@@ -1,7 +1,7 @@
 """Is damage of any file found, named, and kept to what it damaged?
 
-Two C drivers over a store in memory: damage_segment flips bits and cuts files under an open store, damage_reopen damages
-files that nobody has open. Both print the arguments that run one failing case again. tests/native/test_checkpoint.c and
+Two C drivers over a store in memory: damage_segment flips bits and cuts files under an open store, damage_reopen
+damages files that nobody has open. Both print the arguments that run one failing case again. test_checkpoint.c and
 test_offsets_damage.c flip every bit of those two formats by themselves; here a store is opened over them.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,20 @@ def test_a_broken_rule_is_seen() -> None:
     arguments = ("-i", "unclean", "-c", "flip", "-m", "300")
     code, output = drive("reopen", builds.TEST, *arguments, bug="TAIL_CRC_NOT_CHECKED")
     assert code != 0 and "though what is left is whole" in output, output
+
+
+def main() -> int:
+    """All of the log read and checked for every bit, every bit and length of closed files; 1 if one broke."""
+    environment = {**os.environ, **builds.SANITIZER_ENVIRONMENT}
+    most = "4000000000"
+    runs = [("segment", ["-a"]), *[("reopen", ["-i", image, "-m", most]) for image in ("clean", "unclean")]]
+    broken = 0
+    for variant in (builds.TEST, builds.ASAN):
+        for noun, arguments in runs:
+            command = [builds.program(HERE / f"damage_{noun}.c", variant), *arguments]
+            broken += subprocess.run(command, check=False, env=environment).returncode != 0
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,7 +37,8 @@ static void one(const work *w, const fault_kind *kind, const fault_plan *plan, c
     free(run.ledger.entries);
     memset(&run, 0, sizeof run);
     if (fault_blocks != 0 || fault_maps != 0 || kit_open_descriptors() != descriptors)
-        REFUSE("left behind: %lld blocks of memory, %lld maps, %d descriptors", (long long)fault_blocks, (long long)fault_maps,
+        REFUSE("left behind: %lld blocks of memory, %lld maps, %d descriptors", (long long)fault_blocks,
+               (long long)fault_maps,
                kit_open_descriptors() - descriptors);
     exit(fault.fired > 0 ? STRUCK : UNTOUCHED);
 }
@@ -59,7 +60,8 @@ static int fork_one(const work *w, const fault_kind *kind, int mode, const fault
         return code;
     }
     fprintf(stderr, "FAILED (%s): fault_io -w %s -e %s -m %s -n %llu -g %llu\n  its files are in %s\n",
-            WIFSIGNALED(status) ? (WTERMSIG(status) == SIGALRM ? "it hung" : strsignal(WTERMSIG(status))) : "exit code", w->name,
+            WIFSIGNALED(status) ? (WTERMSIG(status) == SIGALRM ? "it hung" : strsignal(WTERMSIG(status))) : "exit code",
+                w->name,
             kind->name, modes[mode], (unsigned long long)plan->nth, (unsigned long long)plan->gap, base);
     return code;
 }
@@ -69,7 +71,8 @@ typedef struct tally {
 } tally;
 
 /* n grows until a run meets no fault. */
-static void lane(const work *w, const fault_kind *kind, int mode, uint64_t only_nth, uint64_t gap, uint64_t stride, tally *t) {
+static void lane(const work *w, const fault_kind *kind, int mode, uint64_t only_nth, uint64_t gap, uint64_t stride,
+                 tally *t) {
     int code = STRUCK;
     unsigned long before = t->struck;
     for (uint64_t nth = only_nth != 0 ? only_nth : 1; code != UNTOUCHED && t->broken <= MOST_BROKEN; nth += stride) {
@@ -106,7 +109,8 @@ int main(int argc, char **argv) {
             continue;
         unsigned long before = t.struck;
         for (size_t k = 0; k < FAULT_KINDS; k++) {
-            if (only_kind == NULL ? strcmp(fault_kinds[k].name, "heap") == 0 : strcmp(only_kind, fault_kinds[k].name) != 0)
+            if (only_kind == NULL ? strcmp(fault_kinds[k].name, "heap") == 0
+                : strcmp(only_kind, fault_kinds[k].name) != 0)
                 continue;
             for (int mode = 0; mode < MODES; mode++) {
                 if (only_mode == NULL ? mode == PAIR : strcmp(only_mode, modes[mode]) != 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ FEWEST = {
     "read": 400,
 }
 FEWEST_OF_HEAP = 400
+ENVIRONMENT = {**os.environ, **builds.SANITIZER_ENVIRONMENT}
 
 
 def drive(variant: builds.Variant, *arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
@@ -46,7 +48,7 @@ def drive(variant: builds.Variant, *arguments: str, environment: dict[str, str] 
         pytest.fail(str(error), pytrace=False)
     done = subprocess.run(
         [program, *arguments],
-        env={**os.environ, **builds.SANITIZER_ENVIRONMENT, **(environment or {})},
+        env={**ENVIRONMENT, **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -90,3 +92,20 @@ def test_under_sanitizers() -> None:
 def test_a_broken_rule_is_seen() -> None:
     code, output = drive(builds.TEST, "-w", "sync", "-e", "EIO", environment={"TL_BUG": "FSYNC_RETRIED"})
     assert code == 1 and "succeeded although" in output and "FAILED" in output, output
+
+
+def main() -> int:
+    """Every work with single faults, pairs of them, and lacks of memory, each printed as it goes; 1 if one broke."""
+    broken = 0
+    for arguments in ((), ("-m", "pair"), ("-e", "heap"), ("-e", "heap", "-m", "pair")):
+        for work in WORKS:
+            for variant in (builds.TEST, builds.ASAN):
+                done = subprocess.run(
+                    [builds.program(DRIVER, variant), "-w", work, *arguments], check=False, env=ENVIRONMENT
+                )
+                broken += done.returncode != 0
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -53,7 +53,8 @@ static int step(const char *name, int status, const tl_error *err) {
     if (from_system && fired != 0 && err->path[0] == 0)
         REFUSE("%s: the error names no file: %s (%s)", name, err->what, fault.last);
     if (from_system && fired != 0 && err->sys_errno != fault.kind->number && err->sys_errno != fault.number)
-        REFUSE("%s: errno %d became %d: %s, %s (%s)", name, fault.number, err->sys_errno, err->what, err->path, fault.last);
+        REFUSE("%s: errno %d became %d: %s, %s (%s)", name, fault.number, err->sys_errno, err->what, err->path,
+               fault.last);
     if ((fired & B(HEAP)) != 0 && status != TL_ENOMEM)
         REFUSE("%s: a lack of memory became %s: %s, %s", name, tl_status_name(status), err->what, err->path);
     static const int wanted[] = {TL_EIO, TL_ENOSPC, TL_ENOMEM, TL_EFAILED, TL_EBUS, TL_ELOCKED, TL_EAGAIN, TL_ETIMEOUT};
@@ -61,11 +62,13 @@ static int step(const char *name, int status, const tl_error *err) {
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         typed |= status == wanted[i];
     if (!typed)
-        REFUSE("%s: %s is not what a failing system is: %s, %s (%s)", name, tl_status_name(status), err->what, err->path, fault.last);
+        REFUSE("%s: %s is not what a failing system is: %s, %s (%s)", name, tl_status_name(status), err->what,
+               err->path, fault.last);
     if ((fault.kind->number == ENOSPC || fault.kind->number == EDQUOT) && status == TL_EIO && fault.number != EFAULT)
         REFUSE("%s: a full disk became %s: %s, %s (%s)", name, tl_status_name(status), err->what, err->path, fault.last);
     if (status == TL_EFAILED && run.unrecovered == 0)
-        *(strstr(err->path, "checkpoint") == NULL && strstr(err->what, "checkpoint") == NULL ? &run.partition_failed : &run.checkpoint_failed) = true;
+        *(strstr(err->path, "checkpoint") == NULL && strstr(err->what, "checkpoint") == NULL ? &run.partition_failed
+                                                                                             : &run.checkpoint_failed) = true;
     return status;
 }
 
@@ -196,7 +199,8 @@ static void do_trim(void) {
     tl_error err = {0};
     static const int64_t befores[] = {40, 90, 160, 161};
     for (size_t i = 0; i < 4 && have_partition(); i++) {
-        int64_t before = i == 2 && run.ledger.count > 0 ? run.ledger.entries[run.ledger.count - 1].offset + 1 : befores[i];
+        int64_t before = i == 2 && run.ledger.count > 0 ? run.ledger.entries[run.ledger.count - 1].offset + 1
+            : befores[i];
         if (before <= run.ledger.start)
             continue;
         if (STEP("trim", tl_partition_trim(run.partition, before, &err)) == TL_OK)
@@ -255,7 +259,8 @@ static void do_read(void) {
         int64_t found[4];
         size_t failed;
         tl_chunk_clear(&chunk);
-        if (STEP("read_at", tl_partition_read_at(run.partition, offsets, 4, &chunk, 0, NULL, NULL, &failed, &err)) == TL_OK)
+        if (STEP("read_at", tl_partition_read_at(run.partition, offsets, 4, &chunk, 0, NULL, NULL, &failed,
+                                                 &err)) == TL_OK)
             for (size_t i = 0; i < 4; i++)
                 if (!kit_is(&chunk, &chunk.records[i], run.ledger.entries[offsets[i]].number))
                     REFUSE("a wrong message was read at %lld", (long long)offsets[i]);
@@ -264,9 +269,11 @@ static void do_read(void) {
                 size_t at = 0;
                 while (at < run.ledger.count && 1000 + (int64_t)run.ledger.entries[at].number < times[i])
                     at++;
-                int64_t wanted = at < run.ledger.count ? run.ledger.entries[at].offset : run.ledger.entries[at - 1].offset + 1;
+                int64_t wanted = at < run.ledger.count ? run.ledger.entries[at].offset
+                    : run.ledger.entries[at - 1].offset + 1;
                 if (found[i] != wanted)
-                    REFUSE("time %lld was found at %lld, not at %lld", (long long)times[i], (long long)found[i], (long long)wanted);
+                    REFUSE("time %lld was found at %lld, not at %lld", (long long)times[i], (long long)found[i],
+                           (long long)wanted);
             }
         const tl_check_report report = {0};
         tl_partition_info info;
@@ -414,9 +421,11 @@ static int look(void *context, uint32_t slot, const tl_partition_config *config)
 static void look_at_catalogue(const char *when) {
     listed l = {0};
     (void)tl_store_each_partition(run.store, &l, look);
-    if (l.strange > 0 || l.main > 1 || l.other > 1 || (run.created && l.main == 0) || (!run.create_in_doubt && !run.created && l.main > 0) ||
+    if (l.strange > 0 || l.main > 1 || l.other > 1 || (run.created && l.main == 0) ||
+        (!run.create_in_doubt && !run.created && l.main > 0) ||
         (!run.other_in_doubt && l.other > 0))
-        REFUSE("%s: %d, %d and %d partitions of orders-0, orders-1 and others are listed", when, l.main, l.other, l.strange);
+        REFUSE("%s: %d, %d and %d partitions of orders-0, orders-1 and others are listed", when, l.main, l.other,
+               l.strange);
     if (l.main == 1) {
         if (run.created && l.slot != run.slot)
             REFUSE("%s: the partition moved from slot %u to %u", when, run.slot, l.slot);
@@ -434,7 +443,8 @@ static void judge_open(const char *when, bool must_be_failed, bool may_be_failed
         if ((status = kit_open(run.path, &run.store, &recovery, &err)) < 0)
             REFUSE("%s: open: %s, %s, %s", when, tl_status_name(status), err.what, err.path);
         if (recovery.failed_partitions + recovery.damaged_partitions > 0)
-            REFUSE("%s: %u partitions were given up, %u found damaged", when, recovery.failed_partitions, recovery.damaged_partitions);
+            REFUSE("%s: %u partitions were given up, %u found damaged", when, recovery.failed_partitions,
+                   recovery.damaged_partitions);
         run.opens++;
         if (tl_store_ready(run.store, &err) < 0)
             REFUSE("%s: ready: %s, %s", when, err.what, err.path);
@@ -442,7 +452,8 @@ static void judge_open(const char *when, bool must_be_failed, bool may_be_failed
     look_at_catalogue(when);
     if (run.unrecovered > 0) { /* it says so; everything is there once the store has been opened again */
         tl_partition_info info;
-        if (run.partition == NULL && (status = tl_store_partition(run.store, run.slot, kit_channel, &run.partition, &err)) < 0)
+        if (run.partition == NULL && (status = tl_store_partition(run.store, run.slot, kit_channel, &run.partition,
+                                                                  &err)) < 0)
             REFUSE("%s: handle: %s, %s", when, tl_status_name(status), err.what);
         if ((status = tl_partition_describe(run.partition, &info, &err)) != TL_EFAILED)
             REFUSE("%s: a partition that was given up answers %s", when, tl_status_name(status));
@@ -456,7 +467,8 @@ static void judge_open(const char *when, bool must_be_failed, bool may_be_failed
         if (status < 0)
             return;
     }
-    if (run.partition == NULL && (status = tl_store_partition(run.store, run.slot, kit_channel, &run.partition, &err)) < 0)
+    if (run.partition == NULL && (status = tl_store_partition(run.store, run.slot, kit_channel, &run.partition,
+                                                              &err)) < 0)
         REFUSE("%s: handle: %s, %s", when, tl_status_name(status), err.what);
     kit_verify(run.partition, &run.ledger, when);
     tl_bounds bounds;
@@ -464,13 +476,15 @@ static void judge_open(const char *when, bool must_be_failed, bool may_be_failed
     CHECK(tl_partition_bounds(run.partition, &bounds, &err) == TL_OK);
     status = kit_append(run.partition, &run.ledger, 2, 0, &out, &err);
     if (status == TL_OK && out.base_offset != bounds.log_end)
-        REFUSE("%s: an append got %lld, the log ended at %lld", when, (long long)out.base_offset, (long long)bounds.log_end);
+        REFUSE("%s: an append got %lld, the log ended at %lld", when, (long long)out.base_offset,
+               (long long)bounds.log_end);
     if (status < 0 && !(status == TL_EFAILED && may_be_failed))
         REFUSE("%s: appends do not go on: %s, %s, %s", when, tl_status_name(status), err.what, err.path);
     if (status == TL_OK) {
         status = kit_append(run.partition, &run.ledger, KIT_BATCH, TL_APPEND_THROUGH_FILE, &out, &err);
         if (status < 0)
-            REFUSE("%s: appends through the file do not go on: %s, %s, %s", when, tl_status_name(status), err.what, err.path);
+            REFUSE("%s: appends through the file do not go on: %s, %s, %s", when, tl_status_name(status), err.what,
+                   err.path);
     }
     status = tl_partition_sync(run.partition, tl_partition_tail(run.partition), 1000000000, &err);
     if (must_be_failed && status != TL_EFAILED)
@@ -489,10 +503,12 @@ static void judge_open(const char *when, bool must_be_failed, bool may_be_failed
     }
 }
 
-static void count_finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
+static void count_finding(void *context, const char *file, int64_t position, const char *what, int64_t first,
+                          int64_t next) {
     (void)context;
     if (strstr(file, "FAILED") == NULL)
-        REFUSE("check: %s at %lld: %s, offsets %lld to %lld", file, (long long)position, what, (long long)first, (long long)next);
+        REFUSE("check: %s at %lld: %s, offsets %lld to %lld", file, (long long)position, what, (long long)first,
+               (long long)next);
 }
 
 static void judge_close(const char *when, bool may_be_failed) {

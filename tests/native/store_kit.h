@@ -41,14 +41,16 @@ static inline void kit_install(void) {
 }
 
 static inline int kit_open(const char *path, tl_store **store, tl_recovery *recovery, tl_error *err) {
-    const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 300, .create = true, .no_housekeeper = true};
+    const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 300, .create = true,
+                                      .no_housekeeper = true};
     int state = 0;
     *store = NULL;
     return tl_store_open(path, &options, store, &state, recovery, err);
 }
 
 static inline int kit_create(tl_store *store, uint32_t number, uint32_t segment_bytes, uint32_t *slot, tl_error *err) {
-    tl_partition_config config = {.partition = number, .segment_bytes = segment_bytes, .segment_ms = -1, .retention_ms = -1,
+    tl_partition_config config = {.partition = number, .segment_bytes = segment_bytes, .segment_ms = -1,
+                                  .retention_ms = -1,
                                   .retention_bytes = -1, .max_message_bytes = 1 << 20};
     memcpy(config.channel, kit_channel, 16);
     snprintf(config.directory, sizeof config.directory, "orders-%u", number);
@@ -76,7 +78,8 @@ static inline tl_message kit_message(uint64_t number, uint8_t text[KIT_TEXT]) {
 static inline bool kit_is(const tl_chunk *chunk, const tl_record *record, uint64_t number) {
     uint8_t text[KIT_TEXT];
     const tl_message wanted = kit_message(number, text);
-    if (record->value_bytes != wanted.value_bytes || record->key_bytes != wanted.key_bytes || record->timestamp_ms != wanted.timestamp_ms)
+    if (record->value_bytes != wanted.value_bytes || record->key_bytes != wanted.key_bytes ||
+        record->timestamp_ms != wanted.timestamp_ms)
         return false;
     return memcmp(chunk->bytes + record->value_at, text, (size_t)wanted.value_bytes) == 0 &&
            (wanted.key_bytes < 0 || memcmp(chunk->bytes + record->key_at, text, (size_t)wanted.key_bytes) == 0);
@@ -101,7 +104,8 @@ static uint64_t kit_next_number = 1;
 
 static inline void kit_note(kit_ledger *ledger, int64_t offset, uint64_t number) {
     if (ledger->count > 0 && offset <= ledger->entries[ledger->count - 1].offset)
-        REFUSE("offset %lld was given out after %lld", (long long)offset, (long long)ledger->entries[ledger->count - 1].offset);
+        REFUSE("offset %lld was given out after %lld", (long long)offset,
+               (long long)ledger->entries[ledger->count - 1].offset);
     if (ledger->count == ledger->room) {
         ledger->room = ledger->room == 0 ? 256 : 2 * ledger->room;
         ledger->entries = realloc(ledger->entries, ledger->room * sizeof *ledger->entries);
@@ -111,7 +115,8 @@ static inline void kit_note(kit_ledger *ledger, int64_t offset, uint64_t number)
 }
 
 /* Appends `count` messages (at most KIT_BATCH) and notes those that are in, whatever the status says of the others. */
-static inline int kit_append(tl_partition *partition, kit_ledger *ledger, size_t count, unsigned flags, tl_appended *out, tl_error *err) {
+static inline int kit_append(tl_partition *partition, kit_ledger *ledger, size_t count, unsigned flags,
+                             tl_appended *out, tl_error *err) {
     static uint8_t texts[KIT_BATCH][KIT_TEXT];
     tl_message messages[KIT_BATCH];
     uint64_t first = kit_next_number;
@@ -160,7 +165,8 @@ static inline void kit_verify(tl_partition *partition, kit_ledger *ledger, const
         tl_chunk_clear(&chunk);
         status = tl_partition_read(partition, &cursor, &chunk, 64, 1 << 20, 0, &end, &err);
         if (status < 0)
-            REFUSE("%s: read at %lld: %s, %s, %s", when, (long long)cursor.offset, tl_status_name(status), err.what, err.path);
+            REFUSE("%s: read at %lld: %s, %s, %s", when, (long long)cursor.offset, tl_status_name(status), err.what,
+                   err.path);
         if (chunk.count == 0)
             break;
         for (size_t i = 0; i < chunk.count; i++, at++) {

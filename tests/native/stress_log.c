@@ -31,7 +31,8 @@ static bool stopped(void) { return __atomic_load_n(&done, __ATOMIC_RELAXED) != 0
 static bool allowed(int status, const tl_error *err, int a, int b) {
     if (status >= 0 || status == a || status == b)
         return true;
-    REFUSE("%s: %s, %s, errno %d, position %lld %s", tl_status_name(status), err->what, err->path, err->sys_errno, (long long)err->position, err->detail);
+    REFUSE("%s: %s, %s, errno %d, position %lld %s", tl_status_name(status), err->what, err->path, err->sys_errno,
+           (long long)err->position, err->detail);
 }
 
 /* --- appending: "<appender> <number>", numbers without a gap in each partition --- */
@@ -45,18 +46,22 @@ static void *append(void *argument) {
     uint64_t who = (uintptr_t)argument, seed = who, numbers[PARTITIONS] = {0};
     static _Thread_local char texts[64][TEXT];
     while (!stopped()) {
-        size_t p = check_random(&seed) % PARTITIONS, count = check_random(&seed) % 4 == 0 ? 1 + check_random(&seed) % 60 : 1;
+        size_t p = check_random(&seed) % PARTITIONS, count = check_random(&seed) % 4 == 0 ? 1 + check_random(&seed) % 60
+            : 1;
         unsigned flags = (unsigned)(check_random(&seed) % 4);
         tl_message messages[64];
         tl_error err = {0};
         tl_appended out = {0};
         for (size_t i = 0; i < count; i++) {
             text_of(who, numbers[p] + i, texts[i]);
-            messages[i] = (tl_message){.value = (uint8_t *)texts[i], .value_bytes = TEXT, .key_bytes = -1, .timestamp_ms = tl_os->now_ms()};
+            messages[i] = (tl_message){.value = (uint8_t *)texts[i], .value_bytes = TEXT, .key_bytes = -1,
+                                       .timestamp_ms = tl_os->now_ms()};
         }
         const tl_append what = {.messages = messages, .count = count};
-        int status = count == 1 && check_random(&seed) % 2 == 0 ? tl_partition_append_one(partitions[p], messages, flags, &out, &err)
-                                                                : tl_partition_append(partitions[p], &what, flags, &out, &err);
+        int status = count == 1 && check_random(&seed) % 2 == 0 ? tl_partition_append_one(partitions[p], messages,
+            flags, &out, &err)
+                                                                : tl_partition_append(partitions[p], &what, flags, &out,
+                                                                    &err);
         REQUIRE(allowed(status, &err, TL_EAGAIN, TL_EAGAIN));
         if (status < 0)
             continue;
@@ -103,7 +108,8 @@ static void *read_on(void *argument) {
         tl_read_end end;
         tl_chunk_clear(&chunk);
         int64_t from = cursor.offset;
-        int status = tl_partition_read(partitions[p], &cursor, &chunk, 1 + check_random(&seed) % 300, 1 << 16, check_random(&seed) % 8 == 0 ? TL_READ_TRY : 0, &end, &err);
+        int status = tl_partition_read(partitions[p], &cursor, &chunk, 1 + check_random(&seed) % 300, 1 << 16,
+                                       check_random(&seed) % 8 == 0 ? TL_READ_TRY : 0, &end, &err);
         REQUIRE(allowed(status, &err, TL_ERANGE, TL_EAGAIN));
         if (status == TL_ERANGE || check_random(&seed) % 5000 == 0) { /* trimmed away, or for a change: from the start again */
             tl_bounds bounds;
@@ -134,7 +140,8 @@ static void *read_on(void *argument) {
 
 static void finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
     (void)context;
-    REFUSE("check: %s at %lld: %s, offsets %lld to %lld", file, (long long)position, what, (long long)first, (long long)next);
+    REFUSE("check: %s at %lld: %s, offsets %lld to %lld", file, (long long)position, what, (long long)first,
+           (long long)next);
 }
 
 static void *look_around(void *argument) {
@@ -206,14 +213,18 @@ static void *keep_house(void *argument) {
     while (!stopped()) {
         tl_error err = {0};
         uint32_t slot = 0, epoch = 0, count = 0, other = 0;
-        REQUIRE(allowed(round % 2 == 0 ? tl_store_sync(store, &err) : tl_store_housekeep(store, &err), &err, TL_OK, TL_OK));
-        REQUIRE(allowed(tl_store_offset_slot(store, "group", 5, kit_channel, (uint32_t)(round % 50), true, &slot, &err), &err, TL_OK, TL_OK));
+        REQUIRE(allowed(round % 2 == 0 ? tl_store_sync(store, &err) : tl_store_housekeep(store, &err), &err, TL_OK,
+                        TL_OK));
+        REQUIRE(allowed(tl_store_offset_slot(store, "group", 5, kit_channel, (uint32_t)(round % 50), true, &slot, &err),
+                        &err, TL_OK, TL_OK));
         tl_offset_word word;
         tl_offsets *table = tl_store_offsets(store);
-        REQUIRE(tl_offsets_read(table, slot, &word, NULL) == TL_OK && tl_offsets_claim(table, slot, word, tl_store_owner(store), &epoch) == TL_OK);
+        REQUIRE(tl_offsets_read(table, slot, &word, NULL) == TL_OK && tl_offsets_claim(table, slot, word,
+            tl_store_owner(store), &epoch) == TL_OK);
         REQUIRE(tl_offsets_commit(table, slot, tl_store_owner(store), epoch, (int64_t)round, 1) == TL_OK);
         REQUIRE(allowed(tl_store_sync_offsets(store, &err), &err, TL_OK, TL_OK));
-        tl_partition_config config = {.partition = 7, .segment_bytes = 8192, .segment_ms = -1, .retention_ms = -1, .retention_bytes = -1, .max_message_bytes = 4096};
+        tl_partition_config config = {.partition = 7, .segment_bytes = 8192, .segment_ms = -1, .retention_ms = -1,
+                                      .retention_bytes = -1, .max_message_bytes = 4096};
         memcpy(config.channel, "another channel", 16);
         snprintf(config.directory, sizeof config.directory, "more-%llu", (unsigned long long)round % 3);
         REQUIRE(allowed(tl_store_create_partitions(store, &config, 1, &other, &err), &err, TL_OK, TL_OK));
@@ -255,8 +266,9 @@ int main(void) {
     sleep(seconds == NULL ? 20 : (unsigned)atoi(seconds));
     __atomic_store_n(&done, 1, __ATOMIC_RELAXED);
     uint64_t total = 0;
-    for (int i = 0; i < THREADS; i++) {
+    for (int i = 0; i < THREADS; i++)
         REQUIRE(pthread_join(threads[i], NULL) == 0);
+    for (int i = 0; i < THREADS; i++) {
         CHECK(operations[i] > 0);
         total += operations[i];
     }

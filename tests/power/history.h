@@ -1,6 +1,6 @@
 /* What was a store told, what did it promise, and does what is left of it keep the promises?
  *
- * Imports log.h, check.h. Single-threaded; a forked child has a history of its own. A history is plain data: copy it to
+ * Imports log.h, check.h, values.h. Single-threaded; a forked child has a history of its own. A history is plain data: copy it to
  * keep the state at a cut. Every message has a number of its own from which its key, value and timestamp follow, so that
  * an offset which is handed out twice, a message out of place and a byte that nobody wrote all show up when it is read.
  * The promises are those of docs/guarantees.md; a message tells which one was broken. */
@@ -9,13 +9,13 @@
 
 #include "check.h"
 #include "tidelog/log.h"
+#include "values.h"
 
 #include <stdarg.h>
 
 #define PARTITIONS 10
 #define SPANS 300
 #define COMMITS 64
-#define MOST_VALUE 600
 #define BATCH 24
 
 /* Messages at `offset` and behind it; the number of the first, counting up. */
@@ -63,31 +63,6 @@ static history told;
 
 /* Prints and ends the process; the main program says how to come here again. */
 __attribute__((format(printf, 1, 2), noreturn)) static void violated(const char *format, ...);
-
-static uint64_t scramble(uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
-static size_t value_bytes_of(uint32_t number) { return 8 + scramble(number) % (number % 7 == 0 ? MOST_VALUE : 90); }
-static int64_t timestamp_of(uint32_t number) { return 1600000000000 + number; }
-
-static void fill_value(uint32_t number, uint8_t *out) {
-    size_t bytes = value_bytes_of(number);
-    for (size_t i = 0; i < bytes; i += 8) {
-        uint64_t word = i == 0 ? number : scramble(((uint64_t)number << 20) + i);
-        memcpy(out + i, &word, bytes - i < 8 ? bytes - i : 8);
-    }
-}
-
-static bool is_value(uint32_t number, const uint8_t *value, size_t bytes) {
-    uint8_t want[MOST_VALUE + 16];
-    if (bytes != value_bytes_of(number))
-        return false;
-    fill_value(number, want);
-    return memcmp(value, want, bytes) == 0;
-}
 
 static void add_span(part *p, span s) {
     if (s.count == 0)

@@ -49,5 +49,5 @@ class Commands:
     def good(self, *argv: object, stdin: bytes = b"") -> Ran:
         """The same; the command must end well."""
         ran = self(*argv, stdin=stdin)
-        assert ran.code == 0, ran.err
+        assert ran.code == 0, ran.err or ran.out
         return ran

@@ -78,6 +78,9 @@ void tl_checkpoint_close(tl_checkpoint *c);
  * bytes are damaged; older state is never handed out in their place. */
 int tl_checkpoint_recover(tl_checkpoint *c, tl_error *err);
 
+/* The same for one who only looks, with words of its own: writes nothing, so what it finds may be gone after a power cut. */
+int tl_checkpoint_view(tl_checkpoint *c, tl_error *err);
+
 /* Every live key once, the one changed last comes last. */
 int tl_checkpoint_load(const tl_checkpoint *c, void *context, tl_checkpoint_each *each, tl_error *err);
 

@@ -130,5 +130,7 @@ typedef struct tl_check_report {
     void (*progress)(void *context, uint64_t bytes, uint64_t batches, uint64_t messages);
 } tl_check_report;
 int tl_partition_check(tl_partition *partition, const tl_check_report *report, tl_error *err);
+/* The same for what belongs to the store as a whole: both checkpoint files and the table of offsets. */
+int tl_store_check(tl_store *store, const tl_check_report *report, tl_error *err);
 
 #endif

@@ -123,11 +123,15 @@ def inspect(store: str, quiet: bool) -> Outcome:
     """Look at everything; nothing is changed. Raises Corrupt where damage keeps the store from being looked at."""
     outcome = Outcome()
     began = time.monotonic()
+    path = store_path(store)
+    if path is not None and os.path.isfile(os.path.join(path, "tidelog.json")):
+        _identity(path, outcome)
+    if outcome.findings:  # what the rest means, nobody can say
+        return outcome
     with looked_at(store) as log:
-        _identity(log.engine.store.path, outcome)  # type: ignore[attr-defined]
         _definitions(log, outcome)
-        _offsets(log, outcome)
         native = log.engine.store  # type: ignore[attr-defined]
+        native.check(lambda *found: outcome.findings.append(Finding(*found)))
         handles: list[tuple[str, Partition]] = []
         for slot, directory, channel_id, _ in native.partitions():
             try:
@@ -150,6 +154,8 @@ def _identity(path: str, outcome: Outcome) -> None:
     try:
         with open(os.path.join(path, "tidelog.json"), "rb") as file:
             known = json.loads(file.read(1 << 16))
+        if isinstance(known, dict) and isinstance(known.get("format"), int) and known["format"] > 1:
+            return  # opening it says which tidelog it needs
         if not isinstance(known, dict) or known.get("format") != 1 or len(str(known.get("cluster_id"))) != 22:
             raise ValueError("it does not name format 1 and a cluster id of 22 characters")
     except (OSError, ValueError) as error:
@@ -164,13 +170,6 @@ def _definitions(log: Log, outcome: Outcome) -> None:
             pass
         except (Corrupt, NotSupported) as error:
             outcome.findings.append(Finding(f"channels/{name}.json", getattr(error, "position", -1), str(error)))
-
-
-def _offsets(log: Log, outcome: Outcome) -> None:
-    try:
-        log.offsets()
-    except Corrupt as error:
-        outcome.findings.append(Finding("offsets", error.position, str(error)))
 
 
 def _describe(directory: str, handle: Partition, outcome: Outcome) -> int:

@@ -149,13 +149,15 @@ def _seal(whole: Walk, end: int, index: bytes, times: bytes) -> Seal:
 
 
 def _index(path: str, fresh: bytes, sealed: bool) -> list[Action]:
-    """Put a new index in place of what is there, if it differs. One that is in use may be longer: zeros follow."""
+    """Put a new index in place of what is there, if it differs. One that is in use may be longer: zeros follow.
+
+    A new one is never longer than its entries: whoever opens it next counts no more of them than there are.
+    """
     old = _read(os.path.dirname(path), int(os.path.basename(path)[:20]), os.path.splitext(path)[1])
-    wanted = fresh if sealed else fresh + bytes(max(0, len(old) - len(fresh)))
-    if old == wanted:
+    if old == fresh or (not sealed and old[: len(fresh)] == fresh and not any(old[len(fresh) :])):
         return []
     aside = _aside(path, os.path.basename(path) + ".torn", old) if old else ""
-    _replace(path, wanted)
+    _replace(path, fresh)
     return [Action(path, "made again from the log", aside)]
 
 

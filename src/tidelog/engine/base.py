@@ -80,9 +80,7 @@ class PartitionHandle(Protocol):
     def trim(self, before: int, /) -> None:
         """Make `before` the log start offset."""
 
-    def find(
-        self, timestamps_ms: NDArray[np.int64], decompress: Callable[[int, bytes], bytes], /
-    ) -> NDArray[np.int64]:
+    def find(self, timestamps_ms: NDArray[np.int64], decompress: Callable[[int, bytes], bytes], /) -> NDArray[np.int64]:
         """The first offset at or after each time; the log end where there is none."""
 
     def read_at(

@@ -273,8 +273,9 @@ class LogModel(RuleBasedStateMachine):
         name = "q" if group == "q" else "t"
         consumer = self.log.consumer(self.channels[name], group=group, **options)
         position = {
-            number: self.committed.get((group, name, number), part.start) for number, part in
-        enumerate(self.parts[name]) }
+            number: self.committed.get((group, name, number), part.start)
+            for number, part in enumerate(self.parts[name])
+        }
         self.receiving = Receiving(consumer, group, name, position)
         self.manual = manual
 

@@ -1,0 +1,1 @@
+"""Power cuts, simulated and on real file systems, and full disks."""

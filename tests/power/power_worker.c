@@ -1,0 +1,478 @@
+/* Does a store on a real file system keep what it acknowledged, when the file system is cut off or full?
+ *
+ * Imports log.h, values.h. One process per role; the script that starts them (cuts.py, full_disk.py) mounts and unmounts.
+ *
+ *   power_worker prepare DIR PARTITIONS        makes the store and its partitions
+ *   power_worker work DIR WORKER FIRST SEED    appends until something fails or it is killed; every acknowledgement is a
+ *                                              line on standard output, written after the call returned
+ *   power_worker verify DIR                    reads such lines, and LOST lines, from standard input; prints what is left
+ *   power_worker full DIR CYCLES SEED          fills the disk, frees it, goes on, CYCLES times
+ *
+ * Lines:  A partition offset count number synced   acknowledged; synced 0 or 1
+ *         C worker offset                           a commit acknowledged as synced
+ *         T partition offset                        a trim acknowledged
+ *         LOST partition from until                 found lost by an earlier verification: gone for ever
+ *         LEFT partition until log_end              printed by verify
+ *         E status                                  why a worker ended
+ * Exit codes: 0 fine, 1 a promise is broken (the reason is on standard error), 2 wrong use. */
+#define _GNU_SOURCE
+#include "tidelog/log.h"
+#include "values.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MOST_PARTITIONS 8
+#define BATCH 20
+#define SEGMENT_BYTES 65536u
+
+static uint64_t random_state;
+static tl_store *store;
+static tl_partition *partitions[MOST_PARTITIONS];
+static uint32_t partition_count;
+
+__attribute__((format(printf, 1, 2), noreturn)) static void broken(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "power_worker: BROKEN: ");
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+static uint64_t pick(uint64_t n) {
+    random_state += 0x9e3779b97f4a7c15u;
+    return scramble(random_state) % n;
+}
+
+static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *format, ...) { /* one write, so that lines of a killed process are whole */
+    char line[200];
+    va_list arguments;
+    va_start(arguments, format);
+    int bytes = vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    if (write(1, line, (size_t)bytes) != bytes)
+        _exit(0); /* whoever listened is gone */
+}
+
+static void channel_of(uint32_t number, uint8_t out[16]) { memset(out, 'a' + (int)number, 16); }
+
+static int find_slot(void *context, uint32_t slot, const tl_partition_config *config) {
+    tl_error err = {0};
+    uint32_t number = config->partition;
+    (void)context;
+    if (number >= MOST_PARTITIONS)
+        return 0;
+    int status = tl_store_partition(store, slot, config->channel, &partitions[number], &err);
+    if (status < 0)
+        broken("orders-%u cannot be opened: %s, %s", number, tl_status_name(status), err.what);
+    partition_count = partition_count > number + 1 ? partition_count : number + 1;
+    return 0;
+}
+
+static tl_recovery open_store(const char *directory, bool create, int64_t flush_ms) {
+    const tl_store_options options = {.flush_interval_ms = flush_ms, .lock_timeout_ms = 10000, .create = create};
+    tl_error err = {0};
+    tl_recovery recovery = {0};
+    int state;
+    int status = tl_store_open(directory, &options, &store, &state, &recovery, &err);
+    if (status == TL_OK)
+        status = tl_store_ready(store, &err);
+    if (status < 0)
+        broken("the store cannot be opened: %s, %s (%s at %lld, errno %d)", tl_status_name(status), err.what, err.path, (long long)err.position, err.sys_errno);
+    (void)tl_store_each_partition(store, NULL, find_slot);
+    return recovery;
+}
+
+static void close_store(void) {
+    tl_error err = {0};
+    for (uint32_t i = 0; i < partition_count; i++)
+        tl_partition_release(partitions[i]);
+    partition_count = 0;
+    int status = tl_store_close(store, &err);
+    if (status < 0)
+        broken("the store cannot be closed: %s, %s (%s)", tl_status_name(status), err.what, err.path);
+    tl_store_free(store);
+}
+
+static int prepare(const char *directory, uint32_t count) {
+    tl_partition_config configs[MOST_PARTITIONS];
+    uint32_t slots[MOST_PARTITIONS];
+    tl_error err = {0};
+    memset(configs, 0, sizeof configs);
+    open_store(directory, true, 1000);
+    for (uint32_t i = 0; i < count; i++) {
+        channel_of(i, configs[i].channel);
+        configs[i].partition = i;
+        snprintf(configs[i].directory, sizeof configs[i].directory, "orders-%u", i);
+        configs[i].segment_bytes = SEGMENT_BYTES;
+        configs[i].segment_ms = configs[i].retention_ms = configs[i].retention_bytes = -1;
+        configs[i].max_message_bytes = 1 << 20;
+    }
+    if (tl_store_create_partitions(store, configs, count, slots, &err) < 0)
+        broken("partitions cannot be made: %s (%s)", err.what, err.path);
+    close_store();
+    return 0;
+}
+
+static int append(tl_partition *partition, uint32_t number, int count, unsigned flags, tl_appended *out, tl_error *err) {
+    static uint8_t values[BATCH][MOST_VALUE + 16];
+    tl_message messages[BATCH];
+    for (int i = 0; i < count; i++) {
+        uint32_t n = number + (uint32_t)i;
+        fill_value(n, values[i]);
+        messages[i] = (tl_message){.value = values[i], .value_bytes = (int32_t)value_bytes_of(n), .key_bytes = -1, .timestamp_ms = timestamp_of(n)};
+    }
+    const tl_append what = {.messages = messages, .count = (size_t)count};
+    return count == 1 ? tl_partition_append_one(partition, messages, flags, out, err) : tl_partition_append(partition, &what, flags, out, err);
+}
+
+/* --- work --- */
+
+static uint32_t worker;
+static uint32_t group_slot;
+
+/* Returns the status that ends the work. */
+static int step(uint32_t *number, tl_error *err) {
+    uint32_t p = (uint32_t)pick(partition_count);
+    uint64_t dice = pick(100);
+    tl_appended out;
+    int status;
+    if (dice < 92) {
+        bool synced = dice < 25;
+        int count = pick(3) == 0 ? 1 + (int)pick(BATCH) : 1;
+        status = append(partitions[p], *number, count, synced ? TL_APPEND_THROUGH_FILE : 0, &out, err);
+        if (status < 0)
+            return status;
+        uint32_t first = *number;
+        *number += (uint32_t)count;
+        say("A %u %lld %d %u 0\n", p, (long long)out.base_offset, count, first);
+        if (synced && (status = tl_partition_sync(partitions[p], out.tail, -1, err)) == TL_OK)
+            say("A %u %lld %d %u 1\n", p, (long long)out.base_offset, count, first);
+        return status;
+    }
+    tl_bounds bounds;
+    if ((status = tl_partition_bounds(partitions[p], &bounds, err)) < 0)
+        return status;
+    if (dice < 97) {
+        tl_offset_word word;
+        (void)tl_offsets_read(tl_store_offsets(store), group_slot, &word, NULL);
+        int64_t offset = (word.offset < 0 ? 0 : word.offset) + 1 + (int64_t)pick(5);
+        status = tl_offsets_set(tl_store_offsets(store), group_slot, offset, 1, true);
+        if (status == TL_OK && (status = tl_store_sync_offsets(store, err)) == TL_OK)
+            say("C %u %lld\n", worker, (long long)offset);
+        return status;
+    }
+    if (worker == 0 && bounds.log_end - bounds.log_start > 3000) {
+        int64_t before = bounds.log_end - 1500;
+        if ((status = tl_partition_trim(partitions[p], before, err)) == TL_OK)
+            say("T %u %lld\n", p, (long long)before);
+    }
+    return status;
+}
+
+static int work(const char *directory, uint32_t first) {
+    tl_error err = {0};
+    uint8_t channel[16];
+    char group[16];
+    open_store(directory, false, 100);
+    channel_of(0, channel);
+    int bytes = snprintf(group, sizeof group, "worker-%u", worker);
+    int status = tl_store_offset_slot(store, group, (size_t)bytes, channel, 0, true, &group_slot, &err);
+    while (status == TL_OK)
+        status = step(&first, &err);
+    say("E %s, %s (%s, errno %d)\n", tl_status_name(status), err.what == NULL ? "" : err.what, err.path, err.sys_errno);
+    return 0;
+}
+
+/* --- verify --- */
+
+typedef struct ack { int64_t offset; uint32_t number; bool synced; } ack;
+typedef struct lost { int64_t from, until; } lost;
+
+static struct {
+    ack *acks;
+    size_t count, room;
+    lost lost[4096];
+    size_t lost_count;
+    int64_t start;
+} told[MOST_PARTITIONS];
+static int64_t commits[64];
+
+static int by_offset(const void *a, const void *b) {
+    const ack *x = a, *y = b;
+    return x->offset != y->offset ? (x->offset > y->offset) - (x->offset < y->offset) : (int)y->synced - (int)x->synced;
+}
+
+static void read_lines(void) {
+    char line[300];
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        unsigned p, number, synced;
+        long long offset, until;
+        int count;
+        if (sscanf(line, "A %u %lld %d %u %u", &p, &offset, &count, &number, &synced) == 5 && p < MOST_PARTITIONS) {
+            for (int i = 0; i < count; i++) {
+                if (told[p].count == told[p].room) {
+                    told[p].room = told[p].room == 0 ? 1024 : 2 * told[p].room;
+                    told[p].acks = realloc(told[p].acks, told[p].room * sizeof *told[p].acks);
+                }
+                told[p].acks[told[p].count++] = (ack){offset + i, number + (uint32_t)i, synced != 0};
+            }
+        } else if (sscanf(line, "C %u %lld", &p, &offset) == 2 && p < 64) {
+            commits[p] = offset > commits[p] ? offset : commits[p];
+        } else if (sscanf(line, "T %u %lld", &p, &offset) == 2 && p < MOST_PARTITIONS) {
+            told[p].start = offset > told[p].start ? offset : told[p].start;
+        } else if (sscanf(line, "LOST %u %lld %lld", &p, &offset, &until) == 3 && p < MOST_PARTITIONS) {
+            if (told[p].lost_count == sizeof told[p].lost / sizeof *told[p].lost)
+                broken("too many LOST lines");
+            told[p].lost[told[p].lost_count++] = (lost){offset, until};
+        }
+    }
+}
+
+static void on_finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
+    (void)context;
+    broken("check: %s at %lld: %s (offsets %lld to %lld)", file, (long long)position, what, (long long)first, (long long)next);
+}
+
+static void verify_partition(uint32_t p) {
+    tl_error err = {0};
+    tl_bounds bounds;
+    const tl_check_report report = {.finding = on_finding};
+    int status = tl_partition_bounds(partitions[p], &bounds, &err);
+    if (status < 0)
+        broken("orders-%u: no bounds: %s, %s", p, tl_status_name(status), err.what);
+    if ((status = tl_partition_check(partitions[p], &report, &err)) < 0)
+        broken("orders-%u: check fails: %s, %s (%s)", p, tl_status_name(status), err.what, err.path);
+    if (bounds.log_start < told[p].start)
+        broken("orders-%u: it was trimmed to %lld and starts at %lld", p, (long long)told[p].start, (long long)bounds.log_start);
+    qsort(told[p].acks, told[p].count, sizeof *told[p].acks, by_offset);
+    tl_cursor cursor = {.offset = bounds.log_start};
+    tl_chunk chunk = {0};
+    size_t at = 0;
+    int64_t missing = INT64_MAX, last = bounds.log_start - 1;
+    for (;;) {
+        tl_read_end end;
+        tl_chunk_clear(&chunk);
+        status = tl_partition_read(partitions[p], &cursor, &chunk, 1000, 1 << 20, 0, &end, &err);
+        if (status < 0)
+            broken("orders-%u: reading at %lld fails: %s, %s (%s at %lld)", p, (long long)cursor.offset, tl_status_name(status), err.what, err.path, (long long)err.position);
+        if (chunk.count == 0)
+            break;
+        for (size_t i = 0; i < chunk.count; i++) {
+            const tl_record *record = &chunk.records[i];
+            const uint8_t *value = chunk.bytes + record->value_at;
+            uint64_t number = number_in(value, (size_t)record->value_bytes);
+            long long offset = (long long)record->offset;
+            if (number > UINT32_MAX || !is_value((uint32_t)number, value, (size_t)record->value_bytes))
+                broken("orders-%u: the message at %lld has bytes that nobody sent", p, offset);
+            for (; at < told[p].count && told[p].acks[at].offset < offset; at++)
+                if (told[p].acks[at].offset >= bounds.log_start)
+                    missing = told[p].acks[at].offset < missing ? told[p].acks[at].offset : missing;
+            if (missing <= offset)
+                broken("orders-%u: the message at %lld is lost, the one at %lld is there", p, (long long)missing, offset);
+            for (; at < told[p].count && told[p].acks[at].offset == offset; at++)
+                if (told[p].acks[at].number != number)
+                    broken("orders-%u: offset %lld was message %u and is %llu now", p, offset, told[p].acks[at].number, (unsigned long long)number);
+            for (size_t k = 0; k < told[p].lost_count; k++)
+                if (offset >= told[p].lost[k].from && offset < told[p].lost[k].until)
+                    broken("orders-%u: the message at %lld was lost in an earlier cut and is there again", p, offset);
+            last = offset;
+        }
+    }
+    tl_chunk_free(&chunk);
+    int64_t most = last;
+    for (; at < told[p].count; at++) {
+        if (told[p].acks[at].offset < bounds.log_start)
+            continue;
+        if (told[p].acks[at].synced)
+            broken("orders-%u: the message at %lld was acknowledged as synced and is lost", p, (long long)told[p].acks[at].offset);
+        most = told[p].acks[at].offset > most ? told[p].acks[at].offset : most;
+    }
+    if (bounds.log_end <= most)
+        broken("orders-%u: the log ends at %lld, offset %lld was handed out before", p, (long long)bounds.log_end, (long long)most);
+    printf("LEFT %u %lld %lld\n", p, (long long)last + 1, (long long)bounds.log_end);
+}
+
+static int verify(const char *directory) {
+    for (int i = 0; i < 64; i++)
+        commits[i] = -1;
+    read_lines();
+    tl_recovery recovery = open_store(directory, false, 1000);
+    if (recovery.failed_partitions > 0)
+        broken("%u partitions cannot be recovered", recovery.failed_partitions);
+    for (uint32_t p = 0; p < partition_count; p++)
+        verify_partition(p);
+    for (uint32_t i = 0; i < 64; i++) {
+        char group[16];
+        uint8_t channel[16];
+        uint32_t slot;
+        tl_offset_word word = {.offset = -1};
+        channel_of(0, channel);
+        int bytes = snprintf(group, sizeof group, "worker-%u", i);
+        if (tl_store_offset_slot(store, group, (size_t)bytes, channel, 0, false, &slot, NULL) == TL_OK)
+            (void)tl_offsets_read(tl_store_offsets(store), slot, &word, NULL);
+        if (word.offset < commits[i])
+            broken("the offset %lld of worker %u was committed as synced, %lld is there", (long long)commits[i], i, (long long)word.offset);
+    }
+    printf("RECOVERED %s %u partitions, %llu bytes scanned, %llu torn\n", recovery.same_boot ? "same boot," : recovery.clean ? "clean," : "after a cut,",
+           recovery.partitions, (unsigned long long)recovery.scanned_bytes, (unsigned long long)recovery.torn_bytes);
+    close_store();
+    return 0;
+}
+
+/* --- full --- */
+
+/* Appends until the disk is full, syncing now and then; returns how many messages went in. */
+static uint64_t fill_up(uint32_t *number) {
+    uint64_t sent = 0;
+    for (unsigned refused = 0; refused < 2 * partition_count;) {
+        uint32_t p = (uint32_t)pick(partition_count);
+        tl_appended out = {0};
+        tl_error err = {0};
+        int count = pick(2) == 0 ? 1 : BATCH;
+        int status = append(partitions[p], *number, count, pick(4) == 0 ? TL_APPEND_THROUGH_FILE : 0, &out, &err);
+        if (status == TL_ENOSPC) {
+            refused++;
+            continue;
+        }
+        if (status < 0)
+            broken("on a disk that fills up an append gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+        *number += (uint32_t)count;
+        sent += (uint64_t)count;
+        if (pick(200) == 0 && (status = tl_partition_sync(partitions[p], out.tail, -1, &err)) < 0)
+            broken("on a disk that fills up a sync gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+    }
+    return sent;
+}
+
+static void read_back(void) {
+    for (uint32_t p = 0; p < partition_count; p++) {
+        tl_bounds bounds;
+        tl_error err = {0};
+        tl_chunk chunk = {0};
+        tl_read_end end;
+        const tl_check_report report = {.finding = on_finding};
+        if (tl_partition_bounds(partitions[p], &bounds, &err) < 0)
+            broken("no bounds on a full disk: %s", err.what);
+        tl_cursor cursor = {.offset = bounds.log_start};
+        int64_t next = bounds.log_start;
+        for (;;) {
+            tl_chunk_clear(&chunk);
+            int status = tl_partition_read(partitions[p], &cursor, &chunk, 1000, 1 << 20, 0, &end, &err);
+            if (status < 0)
+                broken("on a full disk a read at %lld gets %s, %s (%s)", (long long)next, tl_status_name(status), err.what, err.path);
+            if (chunk.count == 0)
+                break;
+            for (size_t i = 0; i < chunk.count; i++) {
+                const uint8_t *value = chunk.bytes + chunk.records[i].value_at;
+                uint64_t number = number_in(value, (size_t)chunk.records[i].value_bytes);
+                if (chunk.records[i].offset != next || !is_value((uint32_t)number, value, (size_t)chunk.records[i].value_bytes))
+                    broken("on a full disk offset %lld does not hold what was sent", (long long)next);
+                next++;
+            }
+        }
+        if (next != bounds.log_end)
+            broken("on a full disk the log can be read to %lld only, its end is %lld", (long long)next, (long long)bounds.log_end);
+        tl_chunk_free(&chunk);
+        if (tl_partition_check(partitions[p], &report, &err) < 0)
+            broken("on a full disk check fails: %s (%s)", err.what, err.path);
+    }
+}
+
+/* Takes what is left, so that freeing it is what makes room again, and not a trim. */
+static int take_ballast(const char *path) {
+    static uint8_t bytes[65536];
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    memset(bytes, 'x', sizeof bytes);
+    size_t size = sizeof bytes;
+    while (fd >= 0 && size > 0)
+        if (write(fd, bytes, size) < (ssize_t)size)
+            size /= 2;
+    if (fd >= 0)
+        close(fd);
+    return fd;
+}
+
+static int full(const char *directory, int cycles) {
+    char ballast[4096];
+    uint32_t number = 1;
+    uint64_t sent = 0;
+    uint8_t channel[16];
+    uint32_t slot = 0;
+    tl_error err = {0};
+    snprintf(ballast, sizeof ballast, "%s/../ballast", directory);
+    prepare(directory, 3);
+    open_store(directory, false, 100);
+    channel_of(0, channel);
+    if (tl_store_offset_slot(store, "readers", 7, channel, 0, true, &slot, &err) < 0)
+        broken("an offset slot cannot be made: %s", err.what);
+    for (int cycle = 0; cycle < cycles; cycle++) {
+        bool by_ballast = cycle % 2 == 1;
+        if (by_ballast && take_ballast(ballast) < 0)
+            broken("the ballast file cannot be made: errno %d", errno);
+        uint64_t now = fill_up(&number);
+        sent += now;
+        read_back();
+        for (int i = 0; i < 20; i++) {
+            int64_t offset = cycle * 100 + i;
+            int status = tl_offsets_set(tl_store_offsets(store), slot, offset, 1, true);
+            if (status == TL_OK)
+                status = tl_store_sync_offsets(store, &err);
+            if (status < 0)
+                broken("on a full disk a synced commit gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+        }
+        int status = tl_store_sync(store, &err);
+        if (status < 0)
+            broken("on a full disk a flush gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+        if (by_ballast && unlink(ballast) < 0)
+            broken("the ballast file cannot be removed: errno %d", errno);
+        for (uint32_t p = 0; p < partition_count; p++) {
+            tl_bounds bounds;
+            if (tl_partition_bounds(partitions[p], &bounds, &err) < 0)
+                broken("no bounds on a full disk: %s", err.what);
+            int64_t before = by_ballast ? bounds.log_start : bounds.log_end - (int64_t)pick((uint64_t)(bounds.log_end - bounds.log_start) / 4 + 1);
+            status = before > bounds.log_start ? tl_partition_trim(partitions[p], before, &err) : TL_OK;
+            if (status < 0 && !(status == TL_ENOSPC && before == bounds.log_end))
+                broken("on a full disk a trim gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+        }
+        for (uint32_t p = 0; p < partition_count; p++) { /* without opening anything again */
+            tl_appended out;
+            status = append(partitions[p], number, 1, 0, &out, &err);
+            if (status < 0)
+                broken("space is free again and an append to orders-%u gets %s, %s (%s, errno %d)", p, tl_status_name(status), err.what, err.path, err.sys_errno);
+            number++;
+            sent++;
+        }
+    }
+    read_back();
+    close_store();
+    printf("FULL %d times, %llu messages\n", cycles, (unsigned long long)sent);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc == 4 && strcmp(argv[1], "prepare") == 0)
+        return prepare(argv[2], (uint32_t)strtoul(argv[3], NULL, 10));
+    if (argc == 6 && strcmp(argv[1], "work") == 0) {
+        worker = (uint32_t)strtoul(argv[3], NULL, 10);
+        random_state = strtoull(argv[5], NULL, 10);
+        return work(argv[2], (uint32_t)strtoul(argv[4], NULL, 10));
+    }
+    if (argc == 3 && strcmp(argv[1], "verify") == 0)
+        return verify(argv[2]);
+    if (argc == 5 && strcmp(argv[1], "full") == 0) {
+        random_state = strtoull(argv[4], NULL, 10);
+        return full(argv[2], (int)strtol(argv[3], NULL, 10));
+    }
+    fprintf(stderr, "usage: power_worker prepare|work|verify|full DIR ... (see its first comment)\n");
+    return 2;
+}
