@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 with suppress(ImportError):  # the native part is not built; what asks for the fixture then fails by its name
@@ -19,3 +21,14 @@ _SHARED = {"deadline": None, "print_blob": True, "suppress_health_check": [Healt
 settings.register_profile("default", derandomize=True, max_examples=100, **_SHARED)
 settings.register_profile("thorough", max_examples=2000, **_SHARED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+LANES = frozenset({"bugs", "crash", "damage", "faults", "power", "processes"})
+"""Folders whose tests take minutes: left out of a plain run, asked for by `-m lane`, each a lane of .ci/run."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what stands in a lane's folder."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.path.relative_to(here).parts[0] in LANES:
+            item.add_marker(pytest.mark.lane)

@@ -224,6 +224,8 @@ int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err);
 void tl_partition_wake_sleepers(tl_partition *partition);
 int tl_partition_sync_flush(tl_partition *partition, tl_error *err);        /* everything up to the tail as it is now */
 int tl_partition_sync_indexes(tl_partition *partition, int64_t base_offset, tl_error *err); /* of a segment that is complete */
+/* A sync failed: sticky for every process and the next boot. Returns TL_EFAILED. */
+int tl_partition_set_failed(tl_partition *partition, int negative_errno, const char *path, tl_error *err);
 /* What the checkpoint may hold once everything before *upto is synced; false: it kept changing. */
 bool tl_partition_capture(tl_partition *partition, tl_state *out);
 void tl_partition_drop_directory(tl_store *store, uint32_t slot);

@@ -181,6 +181,40 @@ static int repair_index(tl_partition *partition, tl_error *err) {
     return TL_OK;
 }
 
+static bool wipe(uint8_t *from, size_t bytes) {
+    tl_guard guard;
+    TL_GUARDED(guard) {
+        memset(from, 0, bytes);
+    } TL_GUARD_CAUGHT(guard) {
+        return false;
+    }
+    return true;
+}
+
+/* What a dead writer left behind the tail goes from the disk too, before another batch gets the same offsets: the kernel
+ * may have written the dead one's batch by itself, and a power cut that takes the new one would bring back a message that
+ * nobody ever saw, at an offset where others have seen one. */
+static int wipe_reserved(tl_partition *partition, tl_error *err) {
+    tl_hot *hot = partition->hot;
+    tl_segment *segment = partition->writer;
+    uint32_t position = tl_place_position(hot->tail), until = tl_place_position(hot->reserve);
+    until = until < segment->allocated ? until : segment->allocated;
+    if (tl_place_ordinal(hot->reserve) != tl_place_ordinal(hot->tail) || until <= position)
+        return TL_OK;
+    if (!wipe(segment->map + position, until - position))
+        return tl_fail(err, TL_EBUS, "the active segment cannot be written", partition->cold->directory, position);
+    TL_POINT("repair.wiped");
+    int fd = -1, status = tl_segment_descriptor(partition, segment, &fd, err);
+    if (status < 0)
+        return status;
+    status = tl_os->fdatasync(fd);
+    if (fd != segment->fd)
+        tl_os->close(fd);
+    char path[360];
+    tl_segment_path(partition, segment->base_offset, ".log", path);
+    return status < 0 ? tl_partition_set_failed(partition, status, path, err) : TL_OK;
+}
+
 int tl_partition_repair(tl_partition *partition, tl_error *err) {
     tl_store *store = partition->store;
     tl_hot *hot = partition->hot;
@@ -214,19 +248,8 @@ int tl_partition_repair(tl_partition *partition, tl_error *err) {
     int status = tl_partition_writer(partition, err);
     if (status < 0)
         return status;
-    tl_segment *segment = partition->writer;
-    uint64_t reserved = hot->reserve;
-    if (!TL_BUG(NO_ZERO_TO_RESERVE) && tl_place_ordinal(reserved) == tl_place_ordinal(tail) && reserved > tail) {
-        uint32_t until = tl_place_position(reserved);
-        until = until < segment->allocated ? until : segment->allocated;
-        tl_guard guard;
-        TL_GUARDED(guard) {
-            if (until > position)
-                memset(segment->map + position, 0, until - position);
-        } TL_GUARD_CAUGHT(guard) {
-            return tl_fail(err, TL_EBUS, "the active segment cannot be written", partition->cold->directory, position);
-        }
-    }
+    if (!TL_BUG(NO_ZERO_TO_RESERVE) && (status = wipe_reserved(partition, err)) < 0)
+        return status;
     TL_POINT("repair.zeroed");
     if (position > 0 && (status = repair_index(partition, err)) < 0)
         return status;

@@ -36,7 +36,7 @@ static int failed_error(tl_partition *partition, tl_error *err) {
 }
 
 /* The word stops this boot's processes at once, the file the next ones. */
-static int set_failed(tl_partition *partition, int negative_errno, const char *path, tl_error *err) {
+int tl_partition_set_failed(tl_partition *partition, int negative_errno, const char *path, tl_error *err) {
     tl_store *store = partition->store;
     uint32_t none = 0;
     __atomic_compare_exchange_n(&partition->hot->failed, &none, (uint32_t)-negative_errno, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
@@ -83,7 +83,7 @@ static int sync_path(tl_partition *partition, const char *path, bool directory, 
         status = directory ? tl_os->fsync(fd) : tl_os->fdatasync(fd);
     if (fd != partition->sync_fd)
         tl_os->close(fd);
-    return status < 0 ? set_failed(partition, status, path, err) : TL_OK;
+    return status < 0 ? tl_partition_set_failed(partition, status, path, err) : TL_OK;
 }
 
 __attribute__((noinline)) static void touch_pages(uint8_t *map, uint64_t first, uint64_t last) {

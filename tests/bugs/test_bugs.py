@@ -7,6 +7,7 @@ table.py says which program must catch which. A run of the tests takes eight of 
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import re
@@ -25,6 +26,7 @@ TIMEOUT_SECONDS = 300.0
 TESTS = Path(__file__).resolve().parent.parent
 
 
+@functools.cache
 def built(program: Program) -> Path:
     """The compiled program. Raises builds.BuildFailed."""
     return builds.program(TESTS / program.source, builds.TEST, extra=[TESTS / name for name in program.extra])

@@ -41,6 +41,7 @@ static const fault_kind fault_kinds[] = {
     {"EIO-done", EIO, WAY_DONE,
      B(CLOSE) | B(MKDIR) | B(RENAME) | B(UNLINK) | B(FALLOCATE) | B(FTRUNCATE) | B(PWRITE) | B(FDATASYNC) | B(FSYNC)},
     {"ENOSPC", ENOSPC, WAY_PLAIN, WRITES | B(POPULATE)},
+    {"full", ENOSPC, WAY_PLAIN, B(CREATE) | B(MKDIR) | B(FALLOCATE) | B(POPULATE)}, /* what is allocated can be written */
     {"EDQUOT", EDQUOT, WAY_PLAIN, WRITES},
     {"EMFILE", EMFILE, WAY_PLAIN, B(OPEN) | B(CREATE) | B(LIST)},
     {"ENOMEM", ENOMEM, WAY_PLAIN, B(OPEN) | B(CREATE) | B(MAP) | B(POPULATE) | B(STAT) | B(LIST) | B(LOCK) | B(RANDOM)},

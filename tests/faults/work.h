@@ -34,6 +34,16 @@ static run_state run;
 
 /* --- one step --- */
 
+/* What a full disk must not stop: offsets, checkpoints and the space of what is there were allocated before. */
+static bool needs_no_space(const char *name) {
+    static const char *const names[] = {"sync offsets", "trim", "read", "read_at", "find", "check", "describe", "drop",
+                                        "housekeep", "store sync", "sync", "metadata", "close"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        found |= strcmp(name, names[i]) == 0;
+    return found;
+}
+
 /* Every failure is typed and says what and where; no sync that failed is called a success. */
 static int step(const char *name, int status, const tl_error *err) {
     uint32_t fired = fault.fired_calls;
@@ -49,6 +59,8 @@ static int step(const char *name, int status, const tl_error *err) {
                err->what == NULL ? "nothing" : err->what);
     if (fired == 0 && fault.fired == 0)
         REFUSE("%s failed without a fault: %s, %s, %s", name, tl_status_name(status), err->what, err->path);
+    if (strcmp(fault.kind->name, "full") == 0 && needs_no_space(name))
+        REFUSE("%s needs space on a full disk: %s, %s (%s)", name, err->what, err->path, fault.last);
     bool from_system = status == TL_EIO || status == TL_ENOSPC || (status == TL_ENOMEM && (fired & B(HEAP)) == 0);
     if (from_system && fired != 0 && err->path[0] == 0)
         REFUSE("%s: the error names no file: %s (%s)", name, err->what, fault.last);
@@ -203,7 +215,8 @@ static void do_trim(void) {
             : befores[i];
         if (before <= run.ledger.start)
             continue;
-        if (STEP("trim", tl_partition_trim(run.partition, before, &err)) == TL_OK)
+        /* Trimming all begins a new segment, which takes space. */
+        if (STEP(i == 2 ? "trim all" : "trim", tl_partition_trim(run.partition, before, &err)) == TL_OK)
             run.ledger.start = before;
         else
             run.ledger.doubts[run.ledger.doubt_count++] = before;

@@ -11,6 +11,7 @@
  * Lines:  A partition offset count number synced   acknowledged; synced 0 or 1
  *         C worker offset                           a commit acknowledged as synced
  *         T partition offset                        a trim acknowledged
+ *         those three end with `@ ns`: the monotonic time at which the call had returned
  *         LOST partition from until                 found lost by an earlier verification: gone for ever
  *         LEFT partition until log_end              printed by verify
  *         E status                                  why a worker ended
@@ -60,6 +61,12 @@ static void say(const char *format, ...) { /* one write, so that lines of a kill
     va_end(arguments);
     if (write(1, line, (size_t)bytes) != bytes)
         _exit(0); /* whoever listened is gone */
+}
+
+static long long time_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (long long)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static void channel_of(uint32_t number, uint8_t out[16]) { memset(out, 'a' + (int)number, 16); }
@@ -153,9 +160,9 @@ static int step(uint32_t *number, tl_error *err) {
             return status;
         uint32_t first = *number;
         *number += (uint32_t)count;
-        say("A %u %lld %d %u 0\n", p, (long long)out.base_offset, count, first);
+        say("A %u %lld %d %u 0 @ %lld\n", p, (long long)out.base_offset, count, first, time_ns());
         if (synced && (status = tl_partition_sync(partitions[p], out.tail, -1, err)) == TL_OK)
-            say("A %u %lld %d %u 1\n", p, (long long)out.base_offset, count, first);
+            say("A %u %lld %d %u 1 @ %lld\n", p, (long long)out.base_offset, count, first, time_ns());
         return status;
     }
     tl_bounds bounds;
@@ -167,13 +174,13 @@ static int step(uint32_t *number, tl_error *err) {
         int64_t offset = (word.offset < 0 ? 0 : word.offset) + 1 + (int64_t)pick(5);
         status = tl_offsets_set(tl_store_offsets(store), group_slot, offset, 1, true);
         if (status == TL_OK && (status = tl_store_sync_offsets(store, err)) == TL_OK)
-            say("C %u %lld\n", worker, (long long)offset);
+            say("C %u %lld @ %lld\n", worker, (long long)offset, time_ns());
         return status;
     }
     if (worker == 0 && bounds.log_end - bounds.log_start > 3000) {
         int64_t before = bounds.log_end - 1500;
         if ((status = tl_partition_trim(partitions[p], before, err)) == TL_OK)
-            say("T %u %lld\n", p, (long long)before);
+            say("T %u %lld @ %lld\n", p, (long long)before, time_ns());
     }
     return status;
 }
