@@ -121,8 +121,9 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
             continue;
         }
         uint64_t until = (uint64_t)position + bytes;
-        /* Before a roll: a new boot passes a partition over that has no lease, and would not see the next segment. */
-        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count > __atomic_load_n(&hot->lease, __ATOMIC_RELAXED))) {
+        /* Before a roll: a new boot passes a partition over that has no lease, and would not see the next segment. A lease
+         * that ends where the log ends is the sign of a clean close, so appends never use one up. */
+        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count >= __atomic_load_n(&hot->lease, __ATOMIC_RELAXED))) {
             if (!may_block)
                 return TL_EAGAIN;
             int status = tl_partition_extend_lease(partition, err);

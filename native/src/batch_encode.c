@@ -34,9 +34,7 @@ TL_INLINE void put_header(uint8_t *out, int64_t base_offset, size_t batch_bytes,
     tl_put_be32(out + 57, (uint32_t)count);
 }
 
-TL_INLINE void put_crc(uint8_t *out, uint32_t crc) {
-    tl_put_be32(out + 17, crc);
-}
+TL_INLINE void put_crc(uint8_t *out, uint32_t crc) { tl_put_be32(out + 17, crc); }
 
 TL_INLINE void sum_all(uint8_t *out, size_t bytes) {
     put_crc(out, tl_crc32c(0, out + TL_BATCH_CRC_FROM, bytes - TL_BATCH_CRC_FROM));
@@ -64,9 +62,7 @@ TL_INLINE uint8_t *put_value(uint8_t *p, const uint8_t *value, size_t bytes, run
     return p + bytes;
 }
 
-TL_INLINE size_t headers_bytes_of(const tl_message *m) {
-    return m->headers == NULL ? 0 : m->headers_bytes;
-}
+TL_INLINE size_t headers_bytes_of(const tl_message *m) { return m->headers == NULL ? 0 : m->headers_bytes; }
 
 TL_INLINE size_t body_bytes_of(const tl_message *m, int64_t base_timestamp_ms, int64_t offset_delta) {
     return tl_record_body_bytes(tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms), offset_delta, m->key_bytes,
@@ -90,9 +86,7 @@ TL_INLINE uint8_t *put_record(uint8_t *p, const tl_message *m, int64_t base_time
 }
 
 /* A batch's length and count are int32 in its header, whatever the caller's limit is. */
-TL_INLINE size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
+TL_INLINE size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 size_t tl_batch_measure(const tl_message *messages, size_t count, size_t limit, size_t *bytes) {
     size_t total = TL_BATCH_HEADER_BYTES, taken = 0;
@@ -139,7 +133,11 @@ size_t tl_batch_size_one(const tl_message *m) {
 }
 
 /* The checksum of a plain one-message batch's header depends on its timestamp alone: that of the last one is kept. */
-static _Thread_local struct { int64_t timestamp_ms; uint32_t crc; bool known; } header_sum __attribute__((tls_model("initial-exec")));
+static _Thread_local struct {
+    int64_t timestamp_ms;
+    uint32_t crc;
+    bool known;
+} header_sum __attribute__((tls_model("initial-exec")));
 
 static uint32_t sum_header(const uint8_t *out, int64_t timestamp_ms) {
     if (TL_UNLIKELY(header_sum.timestamp_ms != timestamp_ms || !header_sum.known)) {
@@ -173,7 +171,8 @@ size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *
         front |= (uint64_t)1 << (8 * first + 24);
         front |= length << (8 * first + 32);
         uint32_t crc = sum_header(out, m->timestamp_ms);
-        put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, first + 4 + second, m->value, (size_t)m->value_bytes, 1));
+        put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, first + 4 + second, m->value,
+                                     (size_t)m->value_bytes, 1));
         return bytes;
     }
     uint8_t *p = tl_record_put_front(out + TL_BATCH_HEADER_BYTES, body, 0, 0, m->key, m->key_bytes, m->value_bytes);

@@ -196,12 +196,15 @@ static int create_locked(tl_store *store, const tl_partition_config *configs, si
     if (status == TL_OK && !TL_BUG(DIRECTORY_NOT_SYNCED) && (status = tl_os->fsync(store->dir)) < 0)
         status = tl_fail_sys(err, status, "the directory of the store cannot be synced", store->path);
     TL_POINT("catalogue.filled");
-    if (status == TL_OK)
-        status = tl_records_put_definitions(store, slots, count, true, err);
-    if (status < 0) {
-        for (size_t i = 0; i < filled; i++)
-            tl_shared_cold(store->shared, slots[i])->id = 0;
-        return status;
+    int recorded = status == TL_OK ? tl_records_put_definitions(store, slots, count, true, err) : TL_ENOSPC;
+    if (recorded < 0) {
+        /* The definitions may be in the checkpoint although the call failed. Those that cannot be taken back stay half
+         * made in the words, and whoever is alone in the store next undoes them. */
+        bool written = recorded != TL_ENOSPC && recorded != TL_ENOMEM;
+        if (!written || tl_records_drop(store, slots, count, NULL) == TL_OK)
+            for (size_t i = 0; i < filled; i++)
+                tl_shared_cold(store->shared, slots[i])->id = 0;
+        return status < 0 ? status : recorded;
     }
     TL_POINT("catalogue.durable");
     for (size_t i = 0; i < count; i++)

@@ -40,14 +40,14 @@ static int check_bytes(checking *c, uint32_t position, const tl_batch *batch, tl
         const uint8_t *at = c->reading.segment->map + position;
         whole = tl_batch_crc_ok(at, batch);
         c->header_crc = tl_crc32c(c->header_crc, at, TL_BATCH_CRC_FROM);
-    } TL_GUARD_CAUGHT(guard) {
-        return tl_reading_bus(&c->reading, &guard, err);
     }
+    TL_GUARD_CAUGHT(guard) { return tl_reading_bus(&c->reading, &guard, err); }
     return whole ? 1 : 0;
 }
 
 /* The records themselves, where they are readable without unpacking. */
-static const char *check_records(checking *c, uint32_t position, const tl_batch *batch, tl_chunk *chunk, tl_error *err) {
+static const char *check_records(checking *c, uint32_t position, const tl_batch *batch, tl_chunk *chunk,
+                                 tl_error *err) {
     if (batch->count == 0 || tl_batch_codec(batch) != 0)
         return NULL;
     tl_chunk_clear(chunk);
@@ -55,15 +55,13 @@ static const char *check_records(checking *c, uint32_t position, const tl_batch 
         return "no memory to look into a batch";
     volatile bool copied = false;
     tl_guard guard;
-    TL_GUARDED(guard) {
-        copied = tl_batch_copy_checked(chunk->bytes, c->reading.segment->map + position, batch);
-    } TL_GUARD_CAUGHT(guard) {
-        copied = false;
-    }
+    TL_GUARDED(guard) { copied = tl_batch_copy_checked(chunk->bytes, c->reading.segment->map + position, batch); }
+    TL_GUARD_CAUGHT(guard) { copied = false; }
     tl_error inner = {0};
     if (!copied)
         return "a batch changed while it was read";
-    if (tl_batch_records(chunk->bytes, TL_BATCH_HEADER_BYTES, batch->bytes - TL_BATCH_HEADER_BYTES, batch, chunk->records, &inner) < 0)
+    if (tl_batch_records(chunk->bytes, TL_BATCH_HEADER_BYTES, batch->bytes - TL_BATCH_HEADER_BYTES, batch,
+                         chunk->records, &inner) < 0)
         return inner.what;
     return NULL;
 }
@@ -97,12 +95,12 @@ static void index_finding(checking *c, const tl_error *err, const char *suffix, 
     found(c, path, err->position, err->what, c->reading.segment->base_offset, next);
 }
 
-static int index_step(const tl_index *index, tl_index_check *check, uint32_t position, const tl_batch *batch, tl_error *err) {
+static int index_step(const tl_index *index, tl_index_check *check, uint32_t position, const tl_batch *batch,
+                      tl_error *err) {
     int status = TL_OK;
     tl_guard guard;
-    TL_GUARDED(guard) {
-        status = tl_index_check_step(index, check, position, batch, err);
-    } TL_GUARD_CAUGHT(guard) {
+    TL_GUARDED(guard) { status = tl_index_check_step(index, check, position, batch, err); }
+    TL_GUARD_CAUGHT(guard) {
         return tl_fail(err, TL_ECORRUPT, "an index is shorter than its count of entries", "", -1);
     }
     return status;
@@ -111,7 +109,8 @@ static int index_step(const tl_index *index, tl_index_check *check, uint32_t pos
 /* One segment. */
 static int check_segment(checking *c, uint32_t ordinal, int64_t *expected, tl_error *err) {
     int status = tl_reading_enter(&c->reading, ordinal, err);
-    if (status == TL_ERANGE) { /* retention took it meanwhile, and with it what the next one would have to follow on from */
+    if (status ==
+        TL_ERANGE) { /* retention took it meanwhile, and with it what the next one would have to follow on from */
         *expected = -1;
         return TL_OK;
     }
@@ -167,7 +166,8 @@ static int check_segment(checking *c, uint32_t ordinal, int64_t *expected, tl_er
         return status == TL_ECORRUPT ? TL_OK : status;
     tl_error inner = {0};
     /* Entries that nothing explained: of the active segment they are wrong only if nobody appended meanwhile. */
-    bool still = ordinal < tl_place_ordinal(c->reading.bounds.tail) || tl_partition_tail(c->partition) == c->reading.bounds.tail;
+    bool still =
+        ordinal < tl_place_ordinal(c->reading.bounds.tail) || tl_partition_tail(c->partition) == c->reading.bounds.tail;
     if (has_index && index_ok && still && tl_index_check_end(&index, &check, &inner) < 0)
         index_finding(c, &inner, strstr(inner.what, "time") != NULL ? ".timeindex" : ".index", *expected);
     check_seal(c, position, *expected);
@@ -218,7 +218,8 @@ int tl_partition_check(tl_partition *partition, const tl_check_report *report, t
             status = check_segment(&c, ordinal, &expected, err);
     if (status == TL_OK && expected >= 0 && tl_place_position(c.reading.bounds.tail) > 0 &&
         expected != c.reading.bounds.log_end && c.findings == 0)
-        found(&c, partition->cold->directory, -1, "the last batch does not end at the log end", expected, c.reading.bounds.log_end);
+        found(&c, partition->cold->directory, -1, "the last batch does not end at the log end", expected,
+              c.reading.bounds.log_end);
     tl_reading_end(&c.reading);
     return status < 0 ? status : c.findings;
 }

@@ -18,7 +18,8 @@ typedef struct implementation {
     uint32_t (*extend)(uint32_t crc, const uint8_t *p, size_t n);
     uint32_t (*copy)(uint32_t crc, uint8_t *dst, const uint8_t *src, size_t n);
     uint32_t (*shift)(uint32_t crc, uint64_t n); /* the effect of n zero bytes */
-    uint32_t (*piece)(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero);
+    uint32_t (*piece)(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n,
+                      size_t zero);
     uint32_t (*prefix)(uint32_t crc, uint64_t first, uint64_t second, uint64_t third);
 } implementation;
 
@@ -99,7 +100,8 @@ TL_INLINE uint32_t prefix_by(uint32_t (*extend)(uint32_t, const uint8_t *, size_
     return extend(crc, (const uint8_t *)words, 21);
 }
 
-static uint32_t table_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+static uint32_t table_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src,
+                            size_t n, size_t zero) {
     return piece_by(table_extend, table_copy, crc, dst, front, front_bytes, src, n, zero);
 }
 
@@ -139,7 +141,8 @@ static uint32_t sse42_copy(uint32_t crc, uint8_t *dst, const uint8_t *src, size_
     return copy_in_chunks(sse42_extend, crc, dst, src, n);
 }
 
-static uint32_t sse42_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+static uint32_t sse42_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src,
+                            size_t n, size_t zero) {
     return piece_by(sse42_extend, sse42_copy, crc, dst, front, front_bytes, src, n, zero);
 }
 
@@ -176,8 +179,9 @@ CRC_FOLD TL_INLINE uint64_t carryless(uint32_t a, uint32_t b) {
 #ifdef STREAMS_NAME
 
 #define STREAM_WORDS 128
-static uint32_t fold_words[2 * STREAM_WORDS + 1]; /* x^(64 * k - 33): moves a CRC over k words when xored into the last of them */
-static uint32_t fold_zero_bytes[64];              /* x^(8 * 2^k - 33) */
+static uint32_t
+    fold_words[2 * STREAM_WORDS + 1]; /* x^(64 * k - 33): moves a CRC over k words when xored into the last of them */
+static uint32_t fold_zero_bytes[64];  /* x^(8 * 2^k - 33) */
 
 /* The last n < 8 bytes, in the low bytes of `w`, by one instruction: leading zero bytes leave a zero CRC alone, so the
  * bytes are pushed to the top of the word together with the part of the CRC they meet. */
@@ -251,7 +255,8 @@ CRC_FOLD TL_INLINE uint32_t front_word(uint32_t crc, uint8_t *dst, uint64_t fron
     return crc_tail(crc, kept, front_bytes);
 }
 
-CRC_FOLD static uint32_t streams_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+CRC_FOLD static uint32_t streams_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes,
+                                       const uint8_t *src, size_t n, size_t zero) {
     crc = front_word(crc, dst, front, front_bytes);
     dst += front_bytes;
     crc = crc_streams(crc, dst, src, n, true);
@@ -266,7 +271,8 @@ CRC_FOLD static uint32_t streams_prefix(uint32_t crc, uint64_t first, uint64_t s
     return crc_tail(crc_word(crc_word(crc, first), second), third & 0xffffffffffu, 5);
 }
 
-static const implementation with_streams = {STREAMS_NAME, streams_extend, streams_copy, streams_shift, streams_piece, streams_prefix};
+static const implementation with_streams = {STREAMS_NAME,  streams_extend, streams_copy,
+                                            streams_shift, streams_piece,  streams_prefix};
 
 #endif
 
@@ -282,7 +288,8 @@ static _Alignas(64) uint64_t by_four_blocks[8];
 
 CRC_WIDE TL_INLINE __m512i fold(__m512i v, const uint64_t constants[8], __m512i next) {
     __m512i k = _mm512_load_si512(constants);
-    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(v, k, 0x00), _mm512_clmulepi64_epi128(v, k, 0x11), next, 0x96);
+    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(v, k, 0x00), _mm512_clmulepi64_epi128(v, k, 0x11), next,
+                                     0x96);
 }
 
 CRC_WIDE TL_INLINE __m512i take_block(uint8_t *dst, const uint8_t *src, size_t at, bool copying) {
@@ -319,8 +326,9 @@ CRC_WIDE TL_INLINE uint32_t crc_wide(uint32_t crc, uint8_t *dst, const uint8_t *
                 _mm512_mask_storeu_epi8(dst, present, v);
         }
         v = _mm512_xor_si512(v, _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc)));
-        const __m512i iota = _mm512_set_epi64(0x3f3e3d3c3b3a3938, 0x3736353433323130, 0x2f2e2d2c2b2a2928, 0x2726252423222120,
-                                              0x1f1e1d1c1b1a1918, 0x1716151413121110, 0x0f0e0d0c0b0a0908, 0x0706050403020100);
+        const __m512i iota =
+            _mm512_set_epi64(0x3f3e3d3c3b3a3938, 0x3736353433323130, 0x2f2e2d2c2b2a2928, 0x2726252423222120,
+                             0x1f1e1d1c1b1a1918, 0x1716151413121110, 0x0f0e0d0c0b0a0908, 0x0706050403020100);
         __m512i from = _mm512_add_epi8(iota, _mm512_set1_epi8((char)at)); /* vpermb takes it modulo 64 */
         v = _mm512_maskz_permutexvar_epi8(UINT64_MAX << (64 - at), from, v);
     }
@@ -357,13 +365,16 @@ CRC_WIDE TL_INLINE uint32_t crc_wide(uint32_t crc, uint8_t *dst, const uint8_t *
     return crc_word(crc_word(0, (uint64_t)_mm_cvtsi128_si64(lane)), (uint64_t)_mm_extract_epi64(lane, 1));
 }
 
-CRC_WIDE static uint32_t wide_extend(uint32_t crc, const uint8_t *p, size_t n) { return crc_wide(crc, NULL, p, n, false); }
+CRC_WIDE static uint32_t wide_extend(uint32_t crc, const uint8_t *p, size_t n) {
+    return crc_wide(crc, NULL, p, n, false);
+}
 
 CRC_WIDE static uint32_t wide_copy(uint32_t crc, uint8_t *dst, const uint8_t *src, size_t n) {
     return crc_wide(crc, dst, src, n, true);
 }
 
-CRC_WIDE static uint32_t wide_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n, size_t zero) {
+CRC_WIDE static uint32_t wide_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src,
+                                    size_t n, size_t zero) {
     crc = front_word(crc, dst, front, front_bytes);
     dst += front_bytes;
     crc = crc_wide(crc, dst, src, n, true);
@@ -450,7 +461,8 @@ uint32_t tl_crc32c_copy(void *dst, const void *src, size_t n, uint32_t crc) {
     return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->copy(~crc, dst, src, n);
 }
 
-uint32_t tl_crc32c_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const void *src, size_t n, size_t zero) {
+uint32_t tl_crc32c_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const void *src, size_t n,
+                         size_t zero) {
     return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->piece(~crc, dst, front, front_bytes, src, n, zero);
 }
 
@@ -462,9 +474,7 @@ uint32_t tl_crc32c_combine(uint32_t a, uint32_t b, uint64_t len_b) {
     return __atomic_load_n(&chosen, __ATOMIC_RELAXED)->shift(a, len_b) ^ b;
 }
 
-const char *tl_crc32c_name(void) {
-    return __atomic_load_n(&chosen, __ATOMIC_RELAXED)->name;
-}
+const char *tl_crc32c_name(void) { return __atomic_load_n(&chosen, __ATOMIC_RELAXED)->name; }
 
 int tl_crc32c_select(const char *name) {
     const implementation *found = best(name);

@@ -20,13 +20,15 @@ static int check_filesystem(tl_store *store, tl_error *err) {
         return TL_OK;
     magic &= 0xffffffffu;
     if (magic == NFS || magic == SMB || magic == SMB2 || magic == CIFS || magic == V9FS || magic == FUSE)
-        return tl_fail(err, TL_EUNSUPPORTED, "network and FUSE file systems keep no coherent maps: use a local disk", store->path, -1);
+        return tl_fail(err, TL_EUNSUPPORTED, "network and FUSE file systems keep no coherent maps: use a local disk",
+                       store->path, -1);
     return TL_OK;
 }
 
 /* A power cut while a store is made may take store.lock and leave what was made after it: that is still nobody else's. */
 static int has_entry(void *context, const char *name) {
-    static const char *const ours[] = {"shared", "shared.new", "checkpoint.a", "checkpoint.b", "offsets", "tidelog.json.new", "lost+found"};
+    static const char *const ours[] = {"shared",  "shared.new",       "checkpoint.a", "checkpoint.b",
+                                       "offsets", "tidelog.json.new", "lost+found"};
     (void)context;
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (strcmp(name, ours[i]) == 0)
@@ -61,7 +63,8 @@ int tl_directory_lock_file(tl_store *store, tl_error *err) {
             return tl_fail_sys(err, other, "the directory of the store cannot be listed", store->path);
         fd = tl_os->open(store->dir, "store.lock", O_RDWR, 0);
         if (fd == -ENOENT && other == 1)
-            return tl_fail(err, TL_EINVAL, "the directory is not empty and holds no store: give a new or an empty one", store->path, -1);
+            return tl_fail(err, TL_EINVAL, "the directory is not empty and holds no store: give a new or an empty one",
+                           store->path, -1);
         if (fd == -ENOENT)
             fd = tl_os->open(store->dir, "store.lock", O_RDWR | O_CREAT, TL_FILE_MODE);
     }
@@ -97,11 +100,11 @@ int tl_directory_write_identity(tl_store *store, tl_error *err) {
         return tl_fail_sys(err, status, "no random bytes for the cluster id", store->path);
     for (int i = 0; i < 22; i++)
         cluster[i] = digits[random[i] & 63];
-    cluster[0] = digits[random[0] % 62]; /* never '-', which command lines take for an option */
+    cluster[0] = digits[random[0] % 62];         /* never '-', which command lines take for an option */
     cluster[21] = digits[(random[21] & 3) << 4]; /* 128 bits: two in the last digit */
     cluster[22] = 0;
-    int length = snprintf(text, sizeof text, "{\"format\": %d, \"cluster_id\": \"%s\", \"created_ms\": %lld}\n", FORMAT_VERSION,
-                          cluster, (long long)tl_os->now_ms());
+    int length = snprintf(text, sizeof text, "{\"format\": %d, \"cluster_id\": \"%s\", \"created_ms\": %lld}\n",
+                          FORMAT_VERSION, cluster, (long long)tl_os->now_ms());
     int fd = tl_os->open(store->dir, "tidelog.json.new", O_WRONLY | O_CREAT | O_TRUNC, TL_FILE_MODE);
     if (fd < 0)
         return tl_fail_sys(err, fd, "the identity of the store cannot be written", "tidelog.json.new");
@@ -133,6 +136,8 @@ int tl_directory_read_identity(tl_store *store, tl_error *err) {
     if (sscanf(text, "{\"format\": %d", &format) != 1)
         return tl_fail(err, TL_ECORRUPT, "the identity of the store is damaged", "tidelog.json", 0);
     if (format != FORMAT_VERSION)
-        return tl_fail(err, TL_EUNSUPPORTED, "the store has another format version: use the tidelog that wrote it, or a newer one", "tidelog.json", -1);
+        return tl_fail(err, TL_EUNSUPPORTED,
+                       "the store has another format version: use the tidelog that wrote it, or a newer one",
+                       "tidelog.json", -1);
     return TL_OK;
 }

@@ -72,10 +72,9 @@ static int recover_from_disk(tl_store *store, bool fresh, tl_recovery *recovery,
     bool clean = false, loaded_clean = false;
     if (status == TL_OK)
         status = tl_records_load_mark(store, &clean, err);
-    /* Before anything changes, the table of offsets first of all: one who only looks goes by the mark. */
-    if (status == TL_OK && clean && !TL_BUG(CLEAN_MARK_KEPT))
-        status = tl_records_put_clean(store, false, err);
-    TL_POINT("recover.unclean_marked");
+    if (status == TL_OK && clean) /* before anything changes, the table of offsets first of all */
+        status = tl_records_put_clean(store, TL_CLEAN_OPENING, err);
+    TL_POINT("recover.opening_marked");
     if (status == TL_OK)
         status = tl_offsets_open(store->dir, TL_OFFSETS_RESET, &store->offsets, err);
     if (status == TL_OK)
@@ -132,6 +131,10 @@ static int recover_partitions(tl_store *store, tl_recovery *recovery, tl_error *
     for (uint32_t i = 0; status == TL_OK && i < leased; i++)
         tl_shared_hot(store->shared, slots[i])->lease = leases[i];
     TL_POINT("recover.leased");
+    /* Before the first append: from here on a power cut needs the scan. */
+    if (status == TL_OK && recovery->clean && !TL_BUG(CLEAN_MARK_KEPT))
+        status = tl_records_put_clean(store, TL_UNCLEAN, err);
+    TL_POINT("recover.unclean_marked");
     if (!recovery->clean)
         tl_leftovers_sweep(store);
 out:
@@ -204,7 +207,7 @@ int tl_entry_recover(tl_store *store, tl_recovery *recovery, tl_error *err) {
     __atomic_store_n(&store->open, 1, __ATOMIC_SEQ_CST);
     status = warm ? recover_same_boot(store, recovery, err) : recover_partitions(store, recovery, err);
     if (status == TL_OK && was_closing)
-        status = tl_records_put_clean(store, false, err);
+        status = tl_records_put_clean(store, TL_UNCLEAN, err);
     if (status == TL_OK && known == TL_ENOTFOUND)
         status = tl_directory_write_identity(store, err);
     return status;

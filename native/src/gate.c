@@ -37,7 +37,8 @@ static bool same_place(const tl_identity *a, const tl_identity *b) {
 bool tl_shared_is_ready(tl_store *store) {
     const tl_shared_header *header = store->header;
     uint32_t set = __atomic_load_n(&header->ready_set, __ATOMIC_ACQUIRE);
-    if ((set != TL_READY && !(set == TL_READY_ALONE && store->gate_exclusive)) || !same_place(&header->ready, &store->identity))
+    if ((set != TL_READY && !(set == TL_READY_ALONE && store->gate_exclusive)) ||
+        !same_place(&header->ready, &store->identity))
         return false;
     return !store->gate_exclusive || header->ready.mount == store->identity.mount;
 }
@@ -54,7 +55,9 @@ void tl_shared_set_ready(tl_store *store) {
 }
 
 /* Of words that are ready. Whoever closes and dies leaves them to the next one that is alone. */
-void tl_shared_set_alone(tl_store *store) { __atomic_store_n(&store->header->ready_set, TL_READY_ALONE, __ATOMIC_SEQ_CST); }
+void tl_shared_set_alone(tl_store *store) {
+    __atomic_store_n(&store->header->ready_set, TL_READY_ALONE, __ATOMIC_SEQ_CST);
+}
 
 static int map_shared(tl_store *store, int fd, tl_error *err) {
     void *at = NULL;
@@ -92,9 +95,11 @@ int tl_shared_open(tl_store *store, tl_error *err) {
     uint64_t blocks = header->allocated_blocks;
     if (header->magic != TL_SHARED_MAGIC || header->version != TL_SHARED_VERSION)
         return tl_fail(err, TL_ECORRUPT, "the shared words have another format", "shared", 0);
-    if (blocks > TL_PARTITIONS / TL_BLOCK_PARTITIONS || TL_SHARED_BLOCKS_AT + blocks * TL_BLOCK_BYTES > stat.size_bytes ||
+    if (blocks > TL_PARTITIONS / TL_BLOCK_PARTITIONS ||
+        TL_SHARED_BLOCKS_AT + blocks * TL_BLOCK_BYTES > stat.size_bytes ||
         header->partitions > blocks * TL_BLOCK_PARTITIONS)
-        return tl_fail(err, TL_ECORRUPT, "the file of shared words is shorter than it says", "shared", (int64_t)stat.size_bytes);
+        return tl_fail(err, TL_ECORRUPT, "the file of shared words is shorter than it says", "shared",
+                       (int64_t)stat.size_bytes);
     return TL_OK;
 }
 
@@ -170,7 +175,8 @@ int tl_gate_enter(tl_store *store, bool *exclusive, tl_error *err) {
                     (void)tl_os->lock(store->lock_fd, TL_UNLOCK, TL_BYTE_GATE, 1, false);
                     tl_fail(err, TL_ELOCKED, "the store is open in a process with other lock words", "store.lock", -1);
                     if (err != NULL)
-                        snprintf(err->detail, sizeof err->detail, "lock words %#x, ours are %#x", store->header->lock_abi, tl_gate_lock_abi());
+                        snprintf(err->detail, sizeof err->detail, "lock words %#x, ours are %#x",
+                                 store->header->lock_abi, tl_gate_lock_abi());
                     return TL_ELOCKED;
                 }
                 *exclusive = false;
@@ -237,8 +243,8 @@ int tl_gate_take_slot(tl_store *store, tl_error *err) {
         store->slot = slot;
         store->me = tl_owner_make(slot, incarnation);
         uint64_t seen = __atomic_load_n(&store->header->processes, __ATOMIC_RELAXED);
-        while (seen < slot + 1u &&
-               !__atomic_compare_exchange_n(&store->header->processes, &seen, slot + 1u, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        while (seen < slot + 1u && !__atomic_compare_exchange_n(&store->header->processes, &seen, slot + 1u, false,
+                                                                __ATOMIC_RELEASE, __ATOMIC_RELAXED))
             continue;
         return TL_OK;
     }

@@ -168,7 +168,10 @@ typedef struct tl_state {                   /* a partition as a checkpoint knows
     uint64_t created_ms;
 } tl_state;
 
-int tl_records_put_clean(tl_store *store, bool clean, tl_error *err);       /* durable when it returns */
+/* OPENING: it was closed cleanly and whoever opens it has not come far; nothing is lost if that one dies, but the table of
+ * offsets may be half filled, so it is nothing to look at. */
+enum { TL_UNCLEAN = 0, TL_CLEAN = 1, TL_CLEAN_OPENING = 2 };
+int tl_records_put_clean(tl_store *store, uint32_t clean, tl_error *err);   /* durable when it returns, but for OPENING */
 int tl_records_put_definitions(tl_store *store, const uint32_t *slots, size_t count, bool with_lease, tl_error *err);
 int tl_records_drop(tl_store *store, const uint32_t *slots, size_t count, tl_error *err);
 int tl_records_put_states(tl_store *store, const uint32_t *slots, const tl_state *states, size_t count, tl_error *err);   /* not synced */

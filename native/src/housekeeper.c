@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <signal.h>
 
-
 /* A consistent copy of what stands before the tail, with the index counts if nobody appended meanwhile. */
 bool tl_partition_capture(tl_partition *partition, tl_state *out) {
     tl_hot *hot = partition->hot;
@@ -73,7 +72,8 @@ static bool lease_runs_out(tl_store *store, uint32_t slot, int64_t *lease) {
     tl_end end;
     int64_t seen = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED);
     /* A lease equal to the end is that of a partition nobody has written to since it was closed: it stays so. */
-    if (id == 0 || (id & 1) != 0 || !tl_end_at(hot, &tail, &end) || seen == end.end_offset || seen - end.end_offset >= TL_LEASE / 2)
+    if (id == 0 || (id & 1) != 0 || !tl_end_at(hot, &tail, &end) || seen == end.end_offset ||
+        seen - end.end_offset >= TL_LEASE / 2)
         return false;
     *lease = end.end_offset + TL_LEASE;
     return true;
@@ -90,7 +90,8 @@ static int renew_leases(tl_store *store, uint32_t *slots, int64_t *leases, uint3
     for (uint32_t i = 0; status == TL_OK && i < used; i++) {
         tl_hot *hot = tl_shared_hot(store->shared, slots[i]);
         int64_t seen = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED);
-        while (seen < leases[i] && !__atomic_compare_exchange_n(&hot->lease, &seen, leases[i], false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        while (seen < leases[i] &&
+               !__atomic_compare_exchange_n(&hot->lease, &seen, leases[i], false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
             continue;
     }
     TL_POINT("housekeeper.leases");
@@ -114,8 +115,10 @@ static int retain_all(tl_store *store, tl_error *err) {
         tl_cold *cold = tl_shared_cold(store->shared, slot);
         tl_hot *hot = tl_shared_hot(store->shared, slot);
         uint64_t id = __atomic_load_n(&hot->id, __ATOMIC_ACQUIRE);
-        bool limited = __atomic_load_n(&cold->retention_ms, __ATOMIC_RELAXED) >= 0 || __atomic_load_n(&cold->retention_bytes, __ATOMIC_RELAXED) >= 0 ||
-                       __atomic_load_n(&cold->retention_consumed, __ATOMIC_RELAXED) != 0 || __atomic_load_n(&cold->segment_ms, __ATOMIC_RELAXED) >= 0;
+        bool limited = __atomic_load_n(&cold->retention_ms, __ATOMIC_RELAXED) >= 0 ||
+                       __atomic_load_n(&cold->retention_bytes, __ATOMIC_RELAXED) >= 0 ||
+                       __atomic_load_n(&cold->retention_consumed, __ATOMIC_RELAXED) != 0 ||
+                       __atomic_load_n(&cold->segment_ms, __ATOMIC_RELAXED) >= 0;
         if (id == 0 || (id & 1) != 0 || !limited || __atomic_load_n(&hot->tail, __ATOMIC_RELAXED) == 0)
             continue;
         tl_partition *partition = NULL;
@@ -166,12 +169,15 @@ static int round_locked(tl_store *store, int64_t age_ns, bool everything, tl_err
         status = tl_records_put_states(store, slots, states, used, &inner);
         keep_first(status, &inner, &kept, err);
         for (uint32_t i = 0; status == TL_OK && i < used; i++)
-            __atomic_store_n(&tl_shared_hot(store->shared, slots[i])->saved, states[i].recovery_point, __ATOMIC_RELAXED);
+            __atomic_store_n(&tl_shared_hot(store->shared, slots[i])->saved, states[i].recovery_point,
+                             __ATOMIC_RELAXED);
     }
-    uint64_t changed_before = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^ __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
+    uint64_t changed_before = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^
+                              __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
     status = tl_records_put_offsets(store, &inner);
     keep_first(status, &inner, &kept, err);
-    uint64_t changed_after = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^ __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
+    uint64_t changed_after = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^
+                             __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
     TL_POINT("housekeeper.recorded");
     if (used > 0 || changed_before != changed_after || everything) {
         status = tl_records_sync(store, &inner);

@@ -14,7 +14,8 @@
 #define RETRY_NS 2000000
 
 int tl_store_refuse_look(const tl_store *store, tl_error *err) {
-    return tl_fail(err, TL_EINVAL, "the store was opened to look at it only: open it without that to change it", store->path, -1);
+    return tl_fail(err, TL_EINVAL, "the store was opened to look at it only: open it without that to change it",
+                   store->path, -1);
 }
 
 static int take_gate(tl_store *store, tl_error *err) {
@@ -57,7 +58,8 @@ static int from_checkpoint(tl_store *store, tl_error *err) {
         return status;
     store->header->magic = TL_SHARED_MAGIC;
     store->header->version = TL_SHARED_VERSION;
-    store->header->allocated_blocks = TL_PARTITIONS / TL_BLOCK_PARTITIONS; /* of our own memory, so nothing to allocate */
+    store->header->allocated_blocks =
+        TL_PARTITIONS / TL_BLOCK_PARTITIONS; /* of our own memory, so nothing to allocate */
     status = tl_checkpoint_open(&store->checkpoint, store->dir, &store->header->checkpoint, err);
     if (status == TL_OK)
         status = tl_checkpoint_view(&store->checkpoint, err);
@@ -65,8 +67,10 @@ static int from_checkpoint(tl_store *store, tl_error *err) {
     if (status == TL_OK)
         status = tl_records_load(store, &clean, err);
     if (status == TL_OK && !clean)
-        status = tl_fail(err, TL_EUNSUPPORTED, "the store was not closed before the machine stopped and has not been recovered: open it "
-                         "in a program, or run `tidelog check --repair`", store->path, -1);
+        status = tl_fail(err, TL_EUNSUPPORTED,
+                         "the store was not closed before the machine stopped and has not been recovered: open it "
+                         "in a program, or run `tidelog check --repair`",
+                         store->path, -1);
     return status;
 }
 

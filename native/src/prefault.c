@@ -19,7 +19,8 @@ static uint32_t step_of(uint32_t position) {
 
 static void raise_populated(tl_segment *segment, uint32_t until) {
     uint32_t seen = __atomic_load_n(&segment->populated, __ATOMIC_RELAXED);
-    while (seen < until && !__atomic_compare_exchange_n(&segment->populated, &seen, until, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+    while (seen < until &&
+           !__atomic_compare_exchange_n(&segment->populated, &seen, until, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
         continue;
 }
 
@@ -64,22 +65,26 @@ static bool start(tl_store *store) {
 void tl_prefault_ask(tl_partition *partition, tl_segment *segment, uint32_t position) {
     tl_store *store = partition->store;
     segment->prefault_ahead = position < FROM_POSITION ? 0 : step_of(position) / 2;
-    if (segment->prefault_ahead == 0 || store->options.no_housekeeper || __atomic_load_n(&segment->prefault_until, __ATOMIC_ACQUIRE) != 0 ||
+    if (segment->prefault_ahead == 0 || store->options.no_housekeeper ||
+        __atomic_load_n(&segment->prefault_until, __ATOMIC_ACQUIRE) != 0 ||
         __atomic_load_n(&store->prefault_segment, __ATOMIC_RELAXED) != NULL)
         return;
     uint32_t populated = __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
-    uint32_t until = segment->allocated - populated < step_of(position) ? segment->allocated : populated + step_of(position);
+    uint32_t until =
+        segment->allocated - populated < step_of(position) ? segment->allocated : populated + step_of(position);
     if (until <= populated)
         return;
     pthread_mutex_lock(&store->mutex); /* seldom, and held for a few instructions elsewhere */
-    bool runs = __atomic_load_n(&store->prefault_stop, __ATOMIC_RELAXED) == 0 && (store->has_prefaulter || start(store));
+    bool runs =
+        __atomic_load_n(&store->prefault_stop, __ATOMIC_RELAXED) == 0 && (store->has_prefaulter || start(store));
     pthread_mutex_unlock(&store->mutex);
     if (!runs)
         return;
     tl_segment *none = NULL;
     __atomic_fetch_add(&segment->refs, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&segment->prefault_until, until, __ATOMIC_RELEASE);
-    if (!__atomic_compare_exchange_n(&store->prefault_segment, &none, segment, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+    if (!__atomic_compare_exchange_n(&store->prefault_segment, &none, segment, false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_RELAXED)) {
         __atomic_store_n(&segment->prefault_until, 0, __ATOMIC_RELEASE);
         __atomic_fetch_sub(&segment->refs, 1, __ATOMIC_RELAXED); /* the writer holds another */
         return;

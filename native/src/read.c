@@ -59,7 +59,8 @@ int tl_partition_bounds(tl_partition *partition, tl_bounds *out, tl_error *err) 
     if (TL_UNLIKELY((__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) & TL_UNRECOVERED) != 0)) /* its end is not known */
         return tl_fail(err, TL_EFAILED, tl_given_up, partition->cold->directory, -1);
     if (!tl_end_at(hot, &out->tail, &end))
-        return tl_fail(err, TL_ECORRUPT, "the shared words of a partition do not fit together", partition->cold->directory, -1);
+        return tl_fail(err, TL_ECORRUPT, "the shared words of a partition do not fit together",
+                       partition->cold->directory, -1);
     out->log_end = end.end_offset;
     out->log_start = __atomic_load_n(&hot->log_start, __ATOMIC_ACQUIRE);
     if (out->log_start > out->log_end)
@@ -100,7 +101,8 @@ int tl_reading_enter(tl_reading *reading, uint32_t ordinal, tl_error *err) {
     int status = tl_segment_open_reader(partition, ordinal, &reading->segment, err);
     if (status < 0) {
         if (ordinal < __atomic_load_n(&partition->hot->first_ordinal, __ATOMIC_ACQUIRE))
-            return tl_fail(err, TL_ERANGE, "the offset was removed by retention or trim", partition->cold->directory, -1);
+            return tl_fail(err, TL_ERANGE, "the offset was removed by retention or trim", partition->cold->directory,
+                           -1);
         int64_t base = 0;
         char path[360];
         if (status != TL_ENOTFOUND)
@@ -141,7 +143,8 @@ int tl_reading_corrupt(const tl_reading *reading, const char *what, uint32_t pos
 int tl_reading_bus(const tl_reading *reading, const tl_guard *guard, tl_error *err) {
     char path[360];
     tl_segment_path(reading->partition, reading->segment->base_offset, ".log", path);
-    return tl_fail(err, TL_EBUS, "a segment cannot be read", path, (const uint8_t *)guard->address - reading->segment->map);
+    return tl_fail(err, TL_EBUS, "a segment cannot be read", path,
+                   (const uint8_t *)guard->address - reading->segment->map);
 }
 
 /* Parses the header at `position` out of a private copy, so that nothing changes between check and use. */
@@ -151,16 +154,14 @@ int tl_reading_header(const tl_reading *reading, uint32_t position, int64_t expe
     if (position > reading->limit || available < sizeof header)
         return tl_reading_corrupt(reading, "a segment ends inside a batch header", position, err);
     tl_guard guard;
-    TL_GUARDED(guard) {
-        memcpy(header, reading->segment->map + position, sizeof header);
-    } TL_GUARD_CAUGHT(guard) {
-        return tl_reading_bus(reading, &guard, err);
-    }
+    TL_GUARDED(guard) { memcpy(header, reading->segment->map + position, sizeof header); }
+    TL_GUARD_CAUGHT(guard) { return tl_reading_bus(reading, &guard, err); }
     tl_error inner = {0};
     if (tl_batch_parse(header, available, batch, &inner) < 0)
         return tl_reading_corrupt(reading, inner.what, position, err);
     if (expected >= 0 && batch->base_offset != expected)
-        return tl_reading_corrupt(reading, "a batch does not begin at the offset where the one before it ended", position, err);
+        return tl_reading_corrupt(reading, "a batch does not begin at the offset where the one before it ended",
+                                  position, err);
     if (batch->leader_epoch != 0)
         return tl_reading_corrupt(reading, "a batch has a leader epoch, which this log never writes", position, err);
     return TL_OK;
@@ -207,14 +208,12 @@ uint32_t tl_reading_hint(tl_reading *reading, int64_t offset, int64_t *batch_off
         return 0;
     tl_index_entry entry = {-1, 0};
     tl_guard guard;
-    TL_GUARDED(guard) {
-        entry = tl_index_lookup(&index, offset, reading->limit);
-    } TL_GUARD_CAUGHT(guard) {
-        return 0;
-    }
+    TL_GUARDED(guard) { entry = tl_index_lookup(&index, offset, reading->limit); }
+    TL_GUARD_CAUGHT(guard) { return 0; }
     tl_batch batch;
     if (entry.offset < 0 || tl_reading_header(reading, entry.position, -1, &batch, NULL) < 0 ||
-        tl_batch_last_offset(&batch) != entry.offset || batch.base_offset > offset || batch.base_offset < segment->base_offset)
+        tl_batch_last_offset(&batch) != entry.offset || batch.base_offset > offset ||
+        batch.base_offset < segment->base_offset)
         return 0;
     *batch_offset = batch.base_offset;
     return entry.position;
@@ -261,7 +260,8 @@ int tl_reading_next(tl_reading *reading, tl_cursor *cursor, tl_error *err) {
             return 0;
         uint32_t ordinal = tl_place_ordinal(cursor->place);
         int status = tl_reading_enter(reading, ordinal, err);
-        if (status == TL_ERANGE && cursor->offset >= __atomic_load_n(&reading->partition->hot->log_start, __ATOMIC_ACQUIRE)) {
+        if (status == TL_ERANGE &&
+            cursor->offset >= __atomic_load_n(&reading->partition->hot->log_start, __ATOMIC_ACQUIRE)) {
             status = tl_reading_locate(reading, cursor, err); /* it stood at the end of a segment that is gone */
             if (status == TL_OK)
                 continue;
@@ -274,7 +274,8 @@ int tl_reading_next(tl_reading *reading, tl_cursor *cursor, tl_error *err) {
             return 0;
         if (tl_place_position(cursor->place) > reading->limit ||
             (reading->end_offset >= 0 && cursor->batch_offset != reading->end_offset))
-            return tl_reading_corrupt(reading, "the last batch of a segment does not end where its seal says", reading->limit, err);
+            return tl_reading_corrupt(reading, "the last batch of a segment does not end where its seal says",
+                                      reading->limit, err);
         cursor->place = tl_place(ordinal + 1, 0);
         /* A cut may have left a gap between segments; the next one's name says where it begins. */
         int64_t base = 0;
@@ -289,13 +290,17 @@ int tl_reading_next(tl_reading *reading, tl_cursor *cursor, tl_error *err) {
 int tl_reading_range(tl_reading *reading, const tl_cursor *cursor, tl_error *err) {
     if (cursor->offset >= reading->bounds.log_start && cursor->offset <= reading->bounds.log_end)
         return TL_OK;
-    tl_fail(err, TL_ERANGE, cursor->offset < 0 ? "an offset is never negative" : cursor->offset > reading->bounds.log_end
-                ? "the offset is past the log end" : "the offset is below the log start", reading->partition->cold->directory, -1);
+    tl_fail(err, TL_ERANGE,
+            cursor->offset < 0                         ? "an offset is never negative"
+            : cursor->offset > reading->bounds.log_end ? "the offset is past the log end"
+                                                       : "the offset is below the log start",
+            reading->partition->cold->directory, -1);
     return TL_ERANGE;
 }
 
 /* Copies the batch at the cursor to the chunk's end, CRC checked. */
-int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk, tl_error *err) {
+int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk,
+                    tl_error *err) {
     uint32_t position = tl_place_position(cursor->place);
     int status = tl_chunk_reserve(chunk, batch->bytes, (size_t)batch->count, err);
     if (status < 0)
@@ -304,9 +309,8 @@ int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch
     tl_guard guard;
     TL_GUARDED(guard) {
         whole = tl_batch_copy_checked(chunk->bytes + chunk->used, reading->segment->map + position, batch);
-    } TL_GUARD_CAUGHT(guard) {
-        return tl_reading_bus(reading, &guard, err);
     }
+    TL_GUARD_CAUGHT(guard) { return tl_reading_bus(reading, &guard, err); }
     return whole ? TL_OK : tl_reading_corrupt(reading, "the CRC of a batch is wrong", position, err);
 }
 
@@ -362,8 +366,9 @@ static int read_some(tl_reading *reading, tl_cursor *cursor, tl_chunk *chunk, si
         status = tl_chunk_add(chunk, chunk->used + TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch,
                               cursor->offset, &inner);
         if (status < 0)
-            return status == TL_ECORRUPT ? tl_reading_corrupt(reading, inner.what, tl_place_position(cursor->place),
-                                                              err) : tl_fail(err, status, inner.what, "", -1);
+            return status == TL_ECORRUPT
+                       ? tl_reading_corrupt(reading, inner.what, tl_place_position(cursor->place), err)
+                       : tl_fail(err, status, inner.what, "", -1);
         chunk->used += batch.bytes;
         tl_cursor_step(cursor, &batch);
     }

@@ -9,7 +9,7 @@
 
 /* The batch looked at last. */
 typedef struct held {
-    tl_chunk chunk;             /* its bytes and all its records */
+    tl_chunk chunk; /* its bytes and all its records */
     tl_batch batch;
     bool valid;
 } held;
@@ -37,7 +37,8 @@ int tl_reading_copy_keys(const uint8_t *batch, uint32_t batch_bytes, const tl_ke
 }
 
 /* Decodes the batch at `position` into `h`. */
-static int hold(tl_reading *reading, uint32_t position, const tl_batch *batch, held *h, tl_unpack unpack, void *context, tl_error *err) {
+static int hold(tl_reading *reading, uint32_t position, const tl_batch *batch, held *h, tl_unpack unpack, void *context,
+                tl_error *err) {
     h->valid = false;
     tl_chunk_clear(&h->chunk);
     h->batch = *batch;
@@ -52,18 +53,16 @@ static int hold(tl_reading *reading, uint32_t position, const tl_batch *batch, h
         return status;
     volatile bool whole = false;
     tl_guard guard;
-    TL_GUARDED(guard) {
-        whole = tl_batch_copy_checked(h->chunk.bytes, reading->segment->map + position, batch);
-    } TL_GUARD_CAUGHT(guard) {
-        return tl_reading_bus(reading, &guard, err);
-    }
+    TL_GUARDED(guard) { whole = tl_batch_copy_checked(h->chunk.bytes, reading->segment->map + position, batch); }
+    TL_GUARD_CAUGHT(guard) { return tl_reading_bus(reading, &guard, err); }
     if (!whole)
         return tl_reading_corrupt(reading, "the CRC of a batch is wrong", position, err);
     h->chunk.used = batch->bytes;
     size_t at = TL_BATCH_HEADER_BYTES, bytes = batch->bytes - TL_BATCH_HEADER_BYTES;
     if (tl_batch_codec(batch) != 0) {
         if (unpack == NULL)
-            return tl_fail(err, TL_EUNSUPPORTED, "a batch is compressed and nothing is at hand to unpack it", "", position);
+            return tl_fail(err, TL_EUNSUPPORTED, "a batch is compressed and nothing is at hand to unpack it", "",
+                           position);
         size_t before = h->chunk.used;
         status = unpack(context, &h->chunk, batch, at, bytes, err);
         if (status < 0)
@@ -176,7 +175,8 @@ int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t
         }
         const tl_record *record = find_record(&h, offset);
         if (record == NULL) {
-            status = tl_fail(err, TL_ERANGE, "no message has this offset (offsets may have gaps)", partition->cold->directory, -1);
+            status = tl_fail(err, TL_ERANGE, "no message has this offset (offsets may have gaps)",
+                             partition->cold->directory, -1);
             break;
         }
         status = take(&h, record, chunk, err);
@@ -212,9 +212,8 @@ static bool look_up_time(const tl_index *index, int64_t timestamp_ms, tl_index_t
     TL_GUARDED(guard) {
         *entry = tl_index_lookup_time(index, timestamp_ms - 1); /* the first AT the timestamp is wanted */
         return entry->timestamp_ms >= 0;
-    } TL_GUARD_CAUGHT(guard) {
-        return false;
     }
+    TL_GUARD_CAUGHT(guard) { return false; }
     return false;
 }
 
@@ -229,18 +228,21 @@ static int time_hint(tl_reading *reading, int64_t timestamp_ms, tl_cursor *curso
     if (tl_segment_reader_index(reading->partition, reading->segment, &index, NULL) == TL_OK && index.time_count > 0 &&
         look_up_time(&index, timestamp_ms, &entry) && entry.offset >= start && entry.offset < reading->bounds.log_end) {
         *cursor = (tl_cursor){.offset = entry.offset};
-        bool genuine = tl_reading_locate(reading, cursor, NULL) == TL_OK && tl_place_ordinal(cursor->place) == ordinal &&
-                       tl_place_position(cursor->place) < reading->limit && reading->segment->ordinal == ordinal &&
-                       tl_reading_header(reading, tl_place_position(cursor->place), cursor->batch_offset, &batch, NULL) == TL_OK &&
-                       tl_batch_last_offset(&batch) == entry.offset && batch.max_timestamp_ms == entry.timestamp_ms;
+        bool genuine =
+            tl_reading_locate(reading, cursor, NULL) == TL_OK && tl_place_ordinal(cursor->place) == ordinal &&
+            tl_place_position(cursor->place) < reading->limit && reading->segment->ordinal == ordinal &&
+            tl_reading_header(reading, tl_place_position(cursor->place), cursor->batch_offset, &batch, NULL) == TL_OK &&
+            tl_batch_last_offset(&batch) == entry.offset && batch.max_timestamp_ms == entry.timestamp_ms;
         if (genuine)
             return TL_OK;
     }
     *cursor = (tl_cursor){.offset = base < start ? start : base};
-    return reading->segment != NULL && reading->segment->ordinal == ordinal ? TL_OK : tl_reading_enter(reading, ordinal, err);
+    return reading->segment != NULL && reading->segment->ordinal == ordinal ? TL_OK
+                                                                            : tl_reading_enter(reading, ordinal, err);
 }
 
-static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpack unpack, void *context, int64_t *found, tl_error *err) {
+static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpack unpack, void *context, int64_t *found,
+                    tl_error *err) {
     tl_cursor cursor = {0};
     uint32_t ordinal = 0;
     *found = reading->bounds.log_end;
@@ -259,7 +261,8 @@ static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpac
         status = tl_reading_header(reading, position, cursor.batch_offset, &batch, err);
         if (status < 0)
             return status;
-        if (!tl_reading_whole(reading, position, &batch)) /* passed over for what its header says, so that must be true */
+        if (!tl_reading_whole(reading, position,
+                              &batch)) /* passed over for what its header says, so that must be true */
             return tl_reading_corrupt(reading, "the CRC of a batch is wrong", position, err);
         if (batch.max_timestamp_ms >= timestamp_ms && batch.count > 0 && !tl_batch_is_control(&batch)) {
             status = hold(reading, position, &batch, h, unpack, context, err);
@@ -279,8 +282,8 @@ static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpac
     return status;
 }
 
-int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets, tl_unpack unpack,
-                      void *context, tl_error *err) {
+int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets,
+                      tl_unpack unpack, void *context, tl_error *err) {
     tl_reading reading;
     int status = tl_reading_begin(&reading, partition, 0, err);
     if (status < 0)

@@ -91,12 +91,14 @@ again:
                                        keys == NULL ? NULL : places, &got, &inner);
             if (gathered == TL_OK && keys != NULL)
                 gathered = tl_reading_copy_keys(at, batch.bytes, places, got, keys, &inner);
-        } TL_GUARD_CAUGHT(guard) {
+        }
+        TL_GUARD_CAUGHT(guard) {
             status = tl_reading_bus(&reading, &guard, err);
             break;
         }
         if (gathered < 0) {
-            status = gathered == TL_ECORRUPT ? tl_reading_corrupt(&reading, inner.what, position, err) : tl_fail(err, gathered, inner.what, "", -1);
+            status = gathered == TL_ECORRUPT ? tl_reading_corrupt(&reading, inner.what, position, err)
+                                             : tl_fail(err, gathered, inner.what, "", -1);
             break;
         }
         *taken += got;

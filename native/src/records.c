@@ -73,10 +73,10 @@ int tl_records_sync(tl_store *store, tl_error *err) {
     return put(store, &record, 1, true, err);
 }
 
-int tl_records_put_clean(tl_store *store, bool clean, tl_error *err) {
-    const store_record mark = {__atomic_load_n(&store->header->next_id, __ATOMIC_RELAXED), clean ? 1 : 0, 0};
+int tl_records_put_clean(tl_store *store, uint32_t clean, tl_error *err) {
+    const store_record mark = {__atomic_load_n(&store->header->next_id, __ATOMIC_RELAXED), clean, 0};
     const tl_checkpoint_record record = {.key = "", .value = &mark, .value_bytes = sizeof mark, .type = TL_RECORD_STORE};
-    return put(store, &record, 1, true, err);
+    return put(store, &record, 1, clean != TL_CLEAN_OPENING, err);
 }
 
 static void fill_definition(const tl_cold *cold, definition *out) {
@@ -224,7 +224,7 @@ int tl_records_put_offsets(tl_store *store, tl_error *err) {
 typedef struct loading {
     tl_store *store;
     tl_error *err;
-    bool clean;
+    uint32_t clean;
 } loading;
 
 static int damaged(const loading *l, const char *what) {
@@ -302,7 +302,7 @@ static int load_mark(loading *l, const void *value, uint32_t value_bytes) {
         return damaged(l, "the store's record in the checkpoint has the wrong length");
     memcpy(&mark, value, sizeof mark);
     l->store->header->next_id = mark.next_id;
-    l->clean = mark.clean == 1;
+    l->clean = mark.clean;
     return TL_OK;
 }
 
@@ -313,9 +313,9 @@ static int load_mark_only(void *context, uint16_t type, const void *key, uint16_
 }
 
 int tl_records_load_mark(tl_store *store, bool *clean, tl_error *err) {
-    loading l = {store, err, false};
+    loading l = {store, err, 0};
     int status = tl_checkpoint_load(&store->checkpoint, &l, load_mark_only, err);
-    *clean = l.clean;
+    *clean = l.clean != 0;
     return status;
 }
 
@@ -378,7 +378,7 @@ static void mark_offsets_saved(tl_store *store) {
 }
 
 int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
-    loading l = {store, err, false};
+    loading l = {store, err, 0};
     int status = tl_checkpoint_load(&store->checkpoint, &l, load_one, err);
     if (status < 0)
         return status;
@@ -399,6 +399,6 @@ int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
     if (store->offsets != NULL)
         if (store->offsets != NULL)
         mark_offsets_saved(store);
-    *clean = l.clean;
+    *clean = l.clean == TL_CLEAN || (l.clean == TL_CLEAN_OPENING && !store->options.look);
     return TL_OK;
 }

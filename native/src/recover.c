@@ -361,6 +361,7 @@ static int fill(tl_partition *partition, tl_error *err) {
     if (lease <= end.end_offset || TL_BUG(OFFSET_REUSED_AFTER_CUT))
         return TL_OK;
     int status = TL_OK;
+    __atomic_store_n(&hot->lease, lease + 1, __ATOMIC_RELAXED); /* in the words only, where nobody looks yet: filling up takes no new one */
     for (int64_t from = end.end_offset; status == TL_OK && from < lease;) { /* offsets of one batch lie less than 2^31 apart */
         int64_t count = lease - from < TL_LEASE ? lease - from : TL_LEASE;
         uint8_t batch[TL_BATCH_HEADER_BYTES];

@@ -87,7 +87,8 @@ int tl_seals_guess(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_e
     int64_t active_base = 0;
     int status = tl_segment_base(partition, active, &active_base, err);
     if (status < 0 || ordinal >= active)
-        return status < 0 ? status : tl_fail(err, TL_ENOTFOUND, "a segment is not complete yet", partition->cold->directory, -1);
+        return status < 0 ? status
+                          : tl_fail(err, TL_ENOTFOUND, "a segment is not complete yet", partition->cold->directory, -1);
     names n;
     status = list_below(partition, active_base, &n, err);
     if (status == TL_OK && active - 1 - ordinal >= n.count)

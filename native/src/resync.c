@@ -13,11 +13,8 @@
 bool tl_reading_whole(const tl_reading *reading, uint32_t position, const tl_batch *batch) {
     volatile bool whole = false;
     tl_guard guard;
-    TL_GUARDED(guard) {
-        whole = tl_batch_crc_ok(reading->segment->map + position, batch);
-    } TL_GUARD_CAUGHT(guard) {
-        whole = false;
-    }
+    TL_GUARDED(guard) { whole = tl_batch_crc_ok(reading->segment->map + position, batch); }
+    TL_GUARD_CAUGHT(guard) { whole = false; }
     return whole;
 }
 
@@ -38,15 +35,15 @@ static bool entry_at(const tl_index *index, uint32_t slot, int64_t *last_offset,
         *last_offset = index->base_offset + (int64_t)tl_be32(entry);
         *position = tl_be32(entry + 4);
         there = true;
-    } TL_GUARD_CAUGHT(guard) {
-        there = false;
     }
+    TL_GUARD_CAUGHT(guard) { there = false; }
     return there;
 }
 
 /* A genuine entry: the last one that holds `offset` or less, or (behind > 0) the first one past that position. The place it
  * names, or `otherwise`. */
-static uint32_t find_entry(const tl_reading *reading, const tl_index *index, int64_t offset, uint32_t behind, uint32_t otherwise) {
+static uint32_t find_entry(const tl_reading *reading, const tl_index *index, int64_t offset, uint32_t behind,
+                           uint32_t otherwise) {
     uint32_t best = otherwise;
     for (uint32_t slot = 0; slot < index->offset_count; slot++) {
         int64_t last = 0;
@@ -77,14 +74,16 @@ static bool leads_to(const tl_reading *reading, uint32_t position, int64_t from,
         return false;
     if (anchor == reading->limit)
         return expected < 0 || expected <= end_offset;
-    return tl_reading_header(reading, anchor, -1, &last, NULL) == TL_OK && (expected < 0 || last.base_offset == expected);
+    return tl_reading_header(reading, anchor, -1, &last, NULL) == TL_OK &&
+           (expected < 0 || last.base_offset == expected);
 }
 
 /* Bytes at which a batch may begin: leader epoch 0 and magic 2 in their places. */
 __attribute__((noinline)) static void seek_mark(const uint8_t *map, volatile uint32_t *at, uint32_t until) {
     static const uint8_t mark[5] = {0, 0, 0, 0, 2};
     uint32_t position = *at;
-    while (position + TL_BATCH_HEADER_BYTES <= until && memcmp(map + position + TL_BATCH_PREFIX_BYTES, mark, sizeof mark) != 0)
+    while (position + TL_BATCH_HEADER_BYTES <= until &&
+           memcmp(map + position + TL_BATCH_PREFIX_BYTES, mark, sizeof mark) != 0)
         position++;
     *at = position + TL_BATCH_HEADER_BYTES <= until ? position : until;
 }
@@ -96,16 +95,17 @@ static uint32_t next_candidate(const tl_reading *reading, uint32_t position, uin
     TL_GUARDED(guard) {
         seek_mark(reading->segment->map, &at, until);
         reached = true;
-    } TL_GUARD_CAUGHT(guard) {
-        reached = false;
     }
+    TL_GUARD_CAUGHT(guard) { reached = false; }
     return reached ? at : reading->limit;
 }
 
 /* The first batch behind the damaged one at `position`, or the segment's limit. */
-static uint32_t behind_damage(const tl_reading *reading, const tl_index *index, uint32_t position, int64_t from, int64_t end_offset) {
+static uint32_t behind_damage(const tl_reading *reading, const tl_index *index, uint32_t position, int64_t from,
+                              int64_t end_offset) {
     uint32_t anchor = find_entry(reading, index, 0, position, reading->limit);
-    for (uint32_t at = next_candidate(reading, position + 1, anchor); at < anchor; at = next_candidate(reading, at + 1, anchor))
+    for (uint32_t at = next_candidate(reading, position + 1, anchor); at < anchor;
+         at = next_candidate(reading, at + 1, anchor))
         if (leads_to(reading, at, from, anchor, end_offset))
             return at;
     return anchor;
@@ -116,14 +116,16 @@ static uint32_t behind_damage(const tl_reading *reading, const tl_index *index, 
 static int walk(tl_reading *reading, tl_cursor *cursor, uint32_t *position, int64_t *resume, tl_error *err) {
     tl_index index;
     int64_t end_offset = reading->bounds.log_end;
-    if (reading->segment->ordinal < tl_place_ordinal(reading->bound)) /* where the next segment begins: offsets may have gaps */
+    if (reading->segment->ordinal <
+        tl_place_ordinal(reading->bound)) /* where the next segment begins: offsets may have gaps */
         (void)tl_segment_base(reading->partition, reading->segment->ordinal + 1, &end_offset, NULL);
     if (tl_segment_reader_index(reading->partition, reading->segment, &index, NULL) < 0)
         memset(&index, 0, sizeof index);
     uint32_t at = find_entry(reading, &index, cursor->offset, 0, 0);
     tl_batch batch;
-    int64_t expected = at > 0 && tl_reading_header(reading, at, -1, &batch, NULL) == TL_OK ? batch.base_offset
-        : reading->segment->base_offset;
+    int64_t expected = at > 0 && tl_reading_header(reading, at, -1, &batch, NULL) == TL_OK
+                           ? batch.base_offset
+                           : reading->segment->base_offset;
     while (at < reading->limit) {
         if (whole_at(reading, at, expected, &batch) && batch.base_offset == expected) {
             if (tl_batch_last_offset(&batch) >= cursor->offset)
@@ -134,7 +136,8 @@ static int walk(tl_reading *reading, tl_cursor *cursor, uint32_t *position, int6
         }
         uint32_t next = behind_damage(reading, &index, at, expected, end_offset);
         int64_t begins = next < reading->limit && tl_reading_header(reading, next, -1, &batch, NULL) == TL_OK
-            ? batch.base_offset : end_offset;
+                             ? batch.base_offset
+                             : end_offset;
         if (begins > cursor->offset) {
             *position = at;
             *resume = begins;

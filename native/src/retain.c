@@ -24,7 +24,8 @@ static void remove_files(tl_partition *partition, int64_t base_offset) {
 
 static void raise_log_start(tl_hot *hot, int64_t before) {
     int64_t seen = __atomic_load_n(&hot->log_start, __ATOMIC_RELAXED);
-    while (seen < before && !__atomic_compare_exchange_n(&hot->log_start, &seen, before, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+    while (seen < before &&
+           !__atomic_compare_exchange_n(&hot->log_start, &seen, before, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
         continue;
 }
 
@@ -94,7 +95,8 @@ int tl_partition_trim(tl_partition *partition, int64_t before, tl_error *err) {
     if (status < 0)
         return status;
     if (before < 0 || before > bounds.log_end)
-        return tl_fail(err, TL_ERANGE, "messages can be trimmed before an offset up to the log end", partition->cold->directory, -1);
+        return tl_fail(err, TL_ERANGE, "messages can be trimmed before an offset up to the log end",
+                       partition->cold->directory, -1);
     if (before <= bounds.log_start)
         return TL_OK;
     if (before == bounds.log_end) { /* everything goes: the active segment too, so a new one is begun */
@@ -152,7 +154,8 @@ static int64_t consumed_before(tl_partition *partition) {
     tl_offset_view view;
     int more;
     while ((more = tl_offsets_next(table, &cursor, &view, NULL)) != 0) {
-        if (more < 0 || view.partition != partition->cold->partition || memcmp(view.channel_id, partition->cold->channel, 16) != 0)
+        if (more < 0 || view.partition != partition->cold->partition ||
+            memcmp(view.channel_id, partition->cold->channel, 16) != 0)
             continue;
         if (view.word.offset < 0)
             return -1;

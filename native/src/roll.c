@@ -25,9 +25,8 @@ static void finish_indexes(tl_partition *partition, tl_segment *segment, tl_seal
     TL_GUARDED(guard) {
         (void)tl_index_finish(&index, &progress, NULL);
         finished = true;
-    } TL_GUARD_CAUGHT(guard) {
-        finished = false;
     }
+    TL_GUARD_CAUGHT(guard) { finished = false; }
     if (!finished)
         return;
     seal->index_entries = index.offset_count;
@@ -136,7 +135,9 @@ int tl_partition_roll_early(tl_partition *partition, tl_error *err) {
     tl_hot *hot = partition->hot;
     tl_end end;
     tl_end_read(hot, hot->tail, &end);
-    int status = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED) <= end.end_offset ? tl_partition_extend_lease(partition, err) : TL_OK;
+    int status = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED) <= end.end_offset
+                     ? tl_partition_extend_lease(partition, err)
+                     : TL_OK;
     return status < 0 ? status : tl_partition_roll(partition, end.end_offset, err);
 }
 
@@ -175,19 +176,18 @@ static int repair_index(tl_partition *partition, tl_error *err) {
         }
         tl_hot_set_counts(hot, index.offset_count, index.time_count);
         tl_hot_set_progress(hot, progress.bytes_since_entry, progress.max_timestamp_ms, progress.max_timestamp_offset);
-    } TL_GUARD_CAUGHT(guard) {
-        return tl_fail(err, TL_EBUS, "the active segment cannot be read", partition->cold->directory, (int64_t)position);
+    }
+    TL_GUARD_CAUGHT(guard) {
+        return tl_fail(err, TL_EBUS, "the active segment cannot be read", partition->cold->directory,
+                       (int64_t)position);
     }
     return TL_OK;
 }
 
 static bool wipe(uint8_t *from, size_t bytes) {
     tl_guard guard;
-    TL_GUARDED(guard) {
-        memset(from, 0, bytes);
-    } TL_GUARD_CAUGHT(guard) {
-        return false;
-    }
+    TL_GUARDED(guard) { memset(from, 0, bytes); }
+    TL_GUARD_CAUGHT(guard) { return false; }
     return true;
 }
 
@@ -224,7 +224,8 @@ int tl_partition_repair(tl_partition *partition, tl_error *err) {
     tl_end end;
     tl_end_read(hot, tail, &end);
     if (end.tail != tail)
-        return tl_fail(err, TL_ECORRUPT, "the shared words of a partition do not fit together", partition->cold->directory, -1);
+        return tl_fail(err, TL_ECORRUPT, "the shared words of a partition do not fit together",
+                       partition->cold->directory, -1);
     int64_t base = hot->active_base[tl_place_ordinal(tail) & 1];
     if (position > 0 && !TL_BUG(STRAY_SEGMENT_KEPT))
         unlink_segment(partition, end.end_offset); /* a roll that did not reach the tail */
@@ -233,7 +234,8 @@ int tl_partition_repair(tl_partition *partition, tl_error *err) {
         tl_hot_set_counts(hot, 0, 0);
         tl_hot_set_progress(hot, 0, -1, -1);
         tl_seal seal;
-        if (tl_place_ordinal(tail) > 0 && tl_seals_get(partition, tl_place_ordinal(tail) - 1, &seal, NULL) == TL_OK && seal.length > 0)
+        if (tl_place_ordinal(tail) > 0 && tl_seals_get(partition, tl_place_ordinal(tail) - 1, &seal, NULL) == TL_OK &&
+            seal.length > 0)
             tl_segment_trim_files(partition, seal.base_offset, &seal); /* a roll that went no further than the tail */
         char path[360];
         tl_segment_path(partition, base, ".log", path);
@@ -295,7 +297,8 @@ int tl_partition_extend_lease(tl_partition *partition, tl_error *err) {
     for (uint32_t i = 0; i < count; i++) {
         tl_hot *hot = tl_shared_hot(store->shared, slots[i]);
         int64_t seen = __atomic_load_n(&hot->lease, __ATOMIC_RELAXED);
-        while (seen < leases[i] && !__atomic_compare_exchange_n(&hot->lease, &seen, leases[i], false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        while (seen < leases[i] &&
+               !__atomic_compare_exchange_n(&hot->lease, &seen, leases[i], false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
             continue;
     }
     TL_POINT("lease.extended");

@@ -88,11 +88,8 @@ static int map_locked(tl_partition *partition, bool create, tl_error *err) {
     tl_os->close(fd);
     bool ok = false;
     tl_guard guard;
-    TL_GUARDED(guard) {
-        ok = header_ok(at);
-    } TL_GUARD_CAUGHT(guard) {
-        ok = false;
-    }
+    TL_GUARDED(guard) { ok = header_ok(at); }
+    TL_GUARD_CAUGHT(guard) { ok = false; }
     if (!ok) {
         if (partition->seals == NULL)
             tl_os->unmap(at, TL_SEALS_MAX_BYTES);
@@ -118,11 +115,8 @@ int tl_seals_check_header(tl_partition *partition, tl_error *err) {
         return status;
     volatile bool ok = false;
     tl_guard guard;
-    TL_GUARDED(guard) {
-        ok = header_ok(partition->seals);
-    } TL_GUARD_CAUGHT(guard) {
-        ok = false;
-    }
+    TL_GUARDED(guard) { ok = header_ok(partition->seals); }
+    TL_GUARD_CAUGHT(guard) { ok = false; }
     return ok ? TL_OK : tl_fail(err, TL_ECORRUPT, "the header of the file of seals is damaged", path, 0);
 }
 
@@ -157,9 +151,8 @@ int tl_seals_put(tl_partition *partition, uint32_t ordinal, const tl_seal *seal,
     tl_seal stored = *seal;
     stored.crc = tl_crc32c(0, &stored, offsetof(tl_seal, crc));
     tl_guard guard;
-    TL_GUARDED(guard) {
-        memcpy(partition->seals + entry_at(ordinal), &stored, sizeof stored);
-    } TL_GUARD_CAUGHT(guard) {
+    TL_GUARDED(guard) { memcpy(partition->seals + entry_at(ordinal), &stored, sizeof stored); }
+    TL_GUARD_CAUGHT(guard) {
         char path[360];
         seals_path(partition, path);
         return tl_fail(err, TL_EBUS, "the file of seals cannot be written", path, (int64_t)entry_at(ordinal));
@@ -188,13 +181,13 @@ int tl_seals_read(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_er
             return status;
         if (until > __atomic_load_n(&partition->seals_allocated, __ATOMIC_ACQUIRE)) {
             seals_path(partition, path);
-            return tl_fail(err, TL_ENOTFOUND, "the file of seals has no entry for a segment", path, (int64_t)entry_at(ordinal));
+            return tl_fail(err, TL_ENOTFOUND, "the file of seals has no entry for a segment", path,
+                           (int64_t)entry_at(ordinal));
         }
     }
     tl_guard guard;
-    TL_GUARDED(guard) {
-        memcpy(out, partition->seals + entry_at(ordinal), sizeof *out);
-    } TL_GUARD_CAUGHT(guard) {
+    TL_GUARDED(guard) { memcpy(out, partition->seals + entry_at(ordinal), sizeof *out); }
+    TL_GUARD_CAUGHT(guard) {
         seals_path(partition, path);
         return tl_fail(err, TL_EBUS, "the file of seals cannot be read", path, (int64_t)entry_at(ordinal));
     }

@@ -215,7 +215,8 @@ static int open_existing(tl_partition *partition, uint32_t ordinal, int64_t base
     return TL_OK;
 }
 
-int tl_segment_open_writer(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err) {
+int tl_segment_open_writer(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out,
+                           tl_error *err) {
     return open_existing(partition, ordinal, base_offset, true, out, err);
 }
 
@@ -270,8 +271,8 @@ int tl_segment_extend(tl_partition *partition, tl_segment *segment, uint32_t unt
             return status == -EFAULT ? tl_fail(err, TL_EBUS, "pages of a segment cannot be written", path, from)
                                      : tl_fail_sys(err, status, "pages of a segment cannot be faulted in", path);
         }
-        while (populated < target && !__atomic_compare_exchange_n(&segment->populated, &populated, (uint32_t)target, false,
-                                                                  __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        while (populated < target && !__atomic_compare_exchange_n(&segment->populated, &populated, (uint32_t)target,
+                                                                  false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
             continue;
     }
     return TL_OK;
@@ -435,7 +436,8 @@ static int open_index(tl_partition *partition, tl_segment *segment, const char *
     return status;
 }
 
-int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out, bool room_for_entries, tl_error *err) {
+int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out, bool room_for_entries,
+                     tl_error *err) {
     tl_hot *hot = partition->hot;
     uint32_t offsets = 0, times = 0;
     uint32_t active = tl_place_ordinal(__atomic_load_n(&hot->tail, __ATOMIC_ACQUIRE));
@@ -457,7 +459,8 @@ int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out
                             &offsets, &segment->offset_map, &segment->offset_bytes, &segment->offset_allocated, err);
     if (status == TL_OK)
         status = open_index(partition, segment, ".timeindex", TL_INDEX_TIME_MAX_BYTES, TL_INDEX_TIME_ENTRY_BYTES,
-                            room_for_entries, &times, &segment->time_map, &segment->time_bytes, &segment->time_allocated, err);
+                            room_for_entries, &times, &segment->time_map, &segment->time_bytes,
+                            &segment->time_allocated, err);
     if (status < 0)
         return status;
     if (segment->writable && segment->ordinal == active && offsets < hot->index_entries)

@@ -356,7 +356,7 @@ static int close_cleanly(tl_store *store, tl_error *err) {
         status = sync_offsets_file(store, err);
     TL_POINT("close.recorded");
     if (status == TL_OK)
-        status = tl_records_put_clean(store, true, err);
+        status = tl_records_put_clean(store, TL_CLEAN, err);
     TL_POINT("close.clean");
     if (status == TL_OK)
         tl_shared_unready(store);

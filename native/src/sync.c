@@ -39,7 +39,8 @@ static int failed_error(tl_partition *partition, tl_error *err) {
 int tl_partition_set_failed(tl_partition *partition, int negative_errno, const char *path, tl_error *err) {
     tl_store *store = partition->store;
     uint32_t none = 0;
-    __atomic_compare_exchange_n(&partition->hot->failed, &none, (uint32_t)-negative_errno, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    __atomic_compare_exchange_n(&partition->hot->failed, &none, (uint32_t)-negative_errno, false, __ATOMIC_SEQ_CST,
+                                __ATOMIC_RELAXED);
     char marker[360];
     snprintf(marker, sizeof marker, "%s/FAILED", partition->cold->directory);
     int fd = tl_os->open(store->dir, marker, O_WRONLY | O_CREAT, TL_FILE_MODE);
@@ -57,7 +58,8 @@ int tl_partition_set_failed(tl_partition *partition, int negative_errno, const c
     return TL_EFAILED;
 }
 
-static int sync_path(tl_partition *partition, const char *path, bool directory, bool keep, uint32_t ordinal, tl_error *err) {
+static int sync_path(tl_partition *partition, const char *path, bool directory, bool keep, uint32_t ordinal,
+                     tl_error *err) {
     tl_store *store = partition->store;
     int fd = keep && partition->sync_fd >= 0 && partition->sync_ordinal == ordinal ? partition->sync_fd : -1;
     if (fd < 0) {
@@ -93,11 +95,8 @@ __attribute__((noinline)) static void touch_pages(uint8_t *map, uint64_t first, 
 
 static bool touch(uint8_t *map, uint64_t first, uint64_t last) {
     tl_guard guard;
-    TL_GUARDED(guard) {
-        touch_pages(map, first, last);
-    } TL_GUARD_CAUGHT(guard) {
-        return false;
-    }
+    TL_GUARDED(guard) { touch_pages(map, first, last); }
+    TL_GUARD_CAUGHT(guard) { return false; }
     return true;
 }
 
@@ -231,7 +230,8 @@ int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns
     tl_store *store = partition->store;
     int64_t deadline = timeout_ns < 0 ? INT64_MAX : tl_os->monotonic_ns() + timeout_ns;
     for (;;) {
-        uint32_t turns = __atomic_load_n(&hot->sync_turns, __ATOMIC_SEQ_CST); /* before the lock is tried: its release bumps it */
+        uint32_t turns =
+            __atomic_load_n(&hot->sync_turns, __ATOMIC_SEQ_CST); /* before the lock is tried: its release bumps it */
         if (__atomic_load_n(&hot->synced, __ATOMIC_ACQUIRE) >= tail)
             return TL_OK;
         if (__atomic_load_n(&hot->failed, __ATOMIC_ACQUIRE) != 0)

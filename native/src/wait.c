@@ -30,9 +30,7 @@ void tl_partition_wake_sleepers(tl_partition *partition) {
     TL_POINT("append.woken");
 }
 
-void tl_store_wake(tl_store *store) {
-    wake_process(store, store->slot);
-}
+void tl_store_wake(tl_store *store) { wake_process(store, store->slot); }
 
 void tl_store_wake_everybody(tl_store *store) {
     uint32_t processes = (uint32_t)__atomic_load_n(&store->header->processes, __ATOMIC_ACQUIRE);
@@ -62,8 +60,8 @@ static int refuse(tl_store *store, tl_error *err) {
     return tl_fail(err, TL_ECLOSED, "the call was cancelled by a close", "", -1);
 }
 
-int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64_t *seen, size_t count, int64_t timeout_ns,
-                  int64_t busy_ns, const uint32_t *cancel, tl_error *err) {
+int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64_t *seen, size_t count,
+                  int64_t timeout_ns, int64_t busy_ns, const uint32_t *cancel, tl_error *err) {
     int found = changed(partitions, seen, count);
     if (cancelled(store, cancel))
         return refuse(store, err);

@@ -595,7 +595,7 @@ int main(int argc, char **argv) {
         return usage();
     if (directory_base == NULL) {
         /* A process dies without the disk noticing, so memory does as well as a disk and is quicker. */
-        snprintf(directory, sizeof directory, "%s/tidelog-crash-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        snprintf(directory, sizeof directory, "%s/tl-points-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
         directory_base = mkdtemp(directory);
     }
     if (directory_base == NULL)

@@ -16,19 +16,19 @@ enum { MOST_IMAGE_FILES = 24, COMMITTED = 77, TRIMMED = KIT_BATCH /* the first b
 typedef struct image_file {
     char name[100];
     uint8_t *bytes;
-    size_t size, used;                  /* used: up to the last byte that is not zero */
+    size_t size, used; /* used: up to the last byte that is not zero */
 } image_file;
 
 typedef struct image {
     const char *name;
     image_file files[MOST_IMAGE_FILES];
     size_t count;
-    uint32_t trusted;                   /* bytes of the active segment before the recovery point */
+    uint32_t trusted; /* bytes of the active segment before the recovery point */
 } image;
 
 static image clean = {.name = "clean"}, unclean = {.name = "unclean"};
-static char place[220];                 /* where images are written */
-static char current[200];               /* the case at work */
+static char place[220];   /* where images are written */
+static char current[200]; /* the case at work */
 
 static void say_current(int number) {
     static const char text[] = "it died in the case -i ";
@@ -84,7 +84,8 @@ static void write_image(const image *from) {
     snprintf(inner, sizeof inner, "%s/orders-0", place);
     CHECK(mkdir(place, 0700) == 0 && mkdir(inner, 0700) == 0);
     for (size_t i = 0; i < from->count; i++)
-        if (strcmp(from->files[i].name, "shared") != 0) /* it means nothing in another boot; see the one case that keeps it */
+        if (strcmp(from->files[i].name, "shared") !=
+            0) /* it means nothing in another boot; see the one case that keeps it */
             write_file(from->files[i].name, from->files[i].bytes, from->files[i].used, from->files[i].size);
 }
 
@@ -140,10 +141,10 @@ static void prepare(void) {
 /* --- one case --- */
 
 typedef struct expectation {
-    uint32_t hurt_from, hurt_until;     /* numbers of batches that may be missing */
-    bool cut;                           /* they are behind the recovery point: put aside, and no error afterwards */
-    bool gone;                          /* the whole file: appends may be refused */
-    bool may_refuse;                    /* the store may refuse to open, naming the file */
+    uint32_t hurt_from, hurt_until; /* numbers of batches that may be missing */
+    bool cut;                       /* they are behind the recovery point: put aside, and no error afterwards */
+    bool gone;                      /* the whole file: appends may be refused */
+    bool may_refuse;                /* the store may refuse to open, naming the file */
     const char *file;
 } expectation;
 
@@ -185,8 +186,8 @@ static void judge(const expectation *wanted, tally *t) {
             continue;
         if (!may)
             REFUSE("%s: the batch at offset %lld (file %u, position %u) is lost; the error was %s in %s at %lld",
-                   current, (long long)batches[n].base,
-                   batches[n].file, batches[n].position, r.errors == 0 ? "none" : r.what, r.file, (long long)r.position);
+                   current, (long long)batches[n].base, batches[n].file, batches[n].position,
+                   r.errors == 0 ? "none" : r.what, r.file, (long long)r.position);
         lost++;
     }
     if (lost > 0 && !wanted->cut && r.errors == 0)
@@ -219,10 +220,11 @@ static bool is_log(const image_file *f) { return strstr(f->name, ".log") != NULL
 
 /* Which batches a change of bytes [from, until) of a file may cost. */
 static expectation expect(const image *from, const image_file *f, size_t at, size_t until) {
-    expectation e = {.file = strstr(f->name, "checkpoint") != NULL ? "checkpoint"
-                     : strncmp(f->name, "orders-0/", 9) == 0 ? f->name + 9 : f->name};
+    expectation e = {.file = strstr(f->name, "checkpoint") != NULL   ? "checkpoint"
+                             : strncmp(f->name, "orders-0/", 9) == 0 ? f->name + 9
+                                                                     : f->name};
     e.may_refuse = strstr(f->name, "checkpoint") != NULL || strcmp(f->name, "tidelog.json") == 0 ||
-        strcmp(f->name, "store.lock") == 0;
+                   strcmp(f->name, "store.lock") == 0;
     if (strcmp(f->name, "store.lock") == 0)
         e.file = ""; /* without it the directory is not known to be a store: the error names the directory */
     for (uint32_t n = 0; n < batch_count && is_log(f); n++) {
@@ -306,12 +308,23 @@ int main(int argc, char **argv) {
     int64_t only = -1;
     for (int option; (option = getopt(argc, argv, "i:f:c:n:m:")) != -1;) {
         switch (option) {
-        case 'i': only_image = optarg; break;
-        case 'f': only_file = optarg; break;
-        case 'c': only_case = optarg; break;
-        case 'n': only = atoll(optarg); break;
-        case 'm': most = strtoull(optarg, NULL, 10); break;
-        default: return 2;
+        case 'i':
+            only_image = optarg;
+            break;
+        case 'f':
+            only_file = optarg;
+            break;
+        case 'c':
+            only_case = optarg;
+            break;
+        case 'n':
+            only = atoll(optarg);
+            break;
+        case 'm':
+            most = strtoull(optarg, NULL, 10);
+            break;
+        default:
+            return 2;
         }
     }
     prepare();
@@ -326,8 +339,7 @@ int main(int argc, char **argv) {
         for (size_t i = 0; i < from->count; i++) {
             image_file *f = &from->files[i];
             if ((only_image != NULL && strcmp(only_image, from->name) != 0) ||
-                (only_file != NULL && strcmp(only_file, f->name) != 0) ||
-                strcmp(f->name, "shared") == 0)
+                (only_file != NULL && strcmp(only_file, f->name) != 0) || strcmp(f->name, "shared") == 0)
                 continue;
             static const char *const kinds[] = {"flip", "cut", "grow", "remove"};
             const uint64_t counts[] = {f->used * 8, f->size, TAILS, 1};
@@ -336,8 +348,9 @@ int main(int argc, char **argv) {
                 /* Nothing of `offsets` is looked at in a new boot; the bulk of a checkpoint is history. */
                 uint64_t most_here = strcmp(f->name, "offsets") == 0 ? most / 20 + 1 : most, seed = (uint64_t)c;
                 double step = counts[c] > most_here ? (double)counts[c] / (double)most_here : 1;
-                for (double at = 0; (uint64_t)at < counts[c]; at += step > 1
-                     ? step * (double)(check_random(&seed) % 1000 + 500) / 1000 : 1) {
+                for (double at = 0; (uint64_t)at<counts[c]; at += step> 1
+                                        ? step * (double)(check_random(&seed) % 1000 + 500) / 1000
+                                        : 1) {
                     uint64_t n = (uint64_t)at;
                     if (only_case != NULL && strcmp(only_case, kinds[c]) != 0)
                         continue;
@@ -358,8 +371,8 @@ int main(int argc, char **argv) {
                 }
                 all += totals[c].tried;
             }
-            printf("%s %s: flips %lu (whole %lu, reported %lu, cut %lu, refused %lu), ", from->name, f->name, totals[0].tried,
-                   totals[0].whole, totals[0].reported, totals[0].cut, totals[0].refused);
+            printf("%s %s: flips %lu (whole %lu, reported %lu, cut %lu, refused %lu), ", from->name, f->name,
+                   totals[0].tried, totals[0].whole, totals[0].reported, totals[0].cut, totals[0].refused);
             printf("lengths %lu (%lu, %lu, %lu, %lu), grown %lu, removed %lu\n", totals[1].tried, totals[1].whole,
                    totals[1].reported, totals[1].cut, totals[1].refused, totals[2].tried, totals[3].tried);
             fflush(stdout);

@@ -41,14 +41,14 @@ static void judge(const reading_result *r, uint32_t first, uint32_t last, int64_
     for (uint32_t n = first; n <= last; n++)
         if (n != hurt && !batches[n].silent && !r->seen[n])
             REFUSE("%s: the batch at offset %lld (%s, position %u) is lost too; the error was %s in %s at %lld", when,
-                   (long long)batches[n].base,
-                   files[batches[n].file].name, batches[n].position, r->errors == 0 ? "none" : r->what, r->file,
-                       (long long)r->position);
+                   (long long)batches[n].base, files[batches[n].file].name, batches[n].position,
+                   r->errors == 0 ? "none" : r->what, r->file, (long long)r->position);
     if (r->errors > 1)
         REFUSE("%s: %u errors for one damage", when, r->errors);
     if (hurt < 0) {
         if (r->errors != 0)
-            REFUSE("%s: %s in %s at %lld, though every message is whole", when, r->what, r->file, (long long)r->position);
+            REFUSE("%s: %s in %s at %lld, though every message is whole", when, r->what, r->file,
+                   (long long)r->position);
         return;
     }
     const batch_fact *b = &batches[hurt];
@@ -70,8 +70,8 @@ static void flip_log(const file_fact *f, uint32_t bit, bool thoroughly, tally *t
     uint32_t hurt = 0;
     while (&files[batches[hurt].file] != f || batches[hurt].position + batches[hurt].bytes <= bit / 8)
         hurt++;
-    uint32_t first = thoroughly || hurt < 3 ? 0 : hurt - 3, last = thoroughly || hurt + 4 > batch_count
-        ? batch_count - 1 : hurt + 3;
+    uint32_t first = thoroughly || hurt < 3 ? 0 : hurt - 3,
+             last = thoroughly || hurt + 4 > batch_count ? batch_count - 1 : hurt + 3;
     memset(r.seen + first, 0, last - first + 1);
     f->map[bit / 8] ^= (uint8_t)(1u << bit % 8);
     read_range(batches[first].base, batches[last].next, &r, when);
@@ -259,7 +259,8 @@ static void prepare(void) {
     CHECK(tl_partition_describe(partition, &info, &err) == TL_OK && info.log_end == log_end);
     for (uint32_t f = 3; f < file_count; f++)
         if (!files[f].sealed)
-            files[f].used = files[f].segment < 0 ? SEALS_HEADER + 3 * SEAL_BYTES : 0; /* below: by the last byte that is not zero */
+            files[f].used =
+                files[f].segment < 0 ? SEALS_HEADER + 3 * SEAL_BYTES : 0; /* below: by the last byte that is not zero */
     for (uint32_t f = 3; f < file_count; f++) {
         uint32_t last = files[f].bytes, unit = strstr(files[f].name, ".timeindex") != NULL ? 12 : 8;
         while (last > 0 && files[f].copy[last - 1] == 0)
@@ -278,12 +279,23 @@ int main(int argc, char **argv) {
     bool all_of_it = false;
     for (int option; (option = getopt(argc, argv, "f:b:t:s:a")) != -1;) {
         switch (option) {
-        case 'f': only_file = optarg; break;
-        case 'b': only_bit = atoll(optarg); break;
-        case 't': only_length = atoll(optarg); break;
-        case 's': stride = (uint32_t)atoll(optarg); break;
-        case 'a': all_of_it = true; break;
-        default: return 2;
+        case 'f':
+            only_file = optarg;
+            break;
+        case 'b':
+            only_bit = atoll(optarg);
+            break;
+        case 't':
+            only_length = atoll(optarg);
+            break;
+        case 's':
+            stride = (uint32_t)atoll(optarg);
+            break;
+        case 'a':
+            all_of_it = true;
+            break;
+        default:
+            return 2;
         }
     }
     prepare();
@@ -314,8 +326,7 @@ int main(int argc, char **argv) {
         }
         put_back(f);
         printf("%s: %lu flips (%lu reported, %lu checked), %lu lengths (%lu reported, %lu checked)\n", f->name, t.tried,
-               t.reported,
-               t.found_by_check, cuts.tried, cuts.reported, cuts.found_by_check);
+               t.reported, t.found_by_check, cuts.tried, cuts.reported, cuts.found_by_check);
         fflush(stdout);
         all += t.tried + cuts.tried;
     }

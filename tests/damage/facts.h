@@ -16,17 +16,17 @@ enum { SEGMENT_BYTES = 65536, MOST_BATCHES = 4096, MOST_FILES = 12, SEAL_BYTES =
 
 typedef struct batch_fact {
     int64_t base, next;
-    uint32_t file, position, bytes;     /* file: number of its segment in `files` */
-    bool silent;                        /* nothing is delivered of it: control, empty */
-    uint32_t digest;                    /* of what is delivered */
+    uint32_t file, position, bytes; /* file: number of its segment in `files` */
+    bool silent;                    /* nothing is delivered of it: control, empty */
+    uint32_t digest;                /* of what is delivered */
 } batch_fact;
 
 typedef struct file_fact {
     char name[80];
     uint8_t *map;
     uint8_t *copy;
-    uint32_t bytes, used;               /* used: of a file allocated ahead, what means something */
-    int segment;                        /* which one it belongs to; -1: the seals */
+    uint32_t bytes, used; /* used: of a file allocated ahead, what means something */
+    int segment;          /* which one it belongs to; -1: the seals */
     bool sealed, log;
 } file_fact;
 
@@ -136,9 +136,9 @@ static uint32_t batch_of(int64_t offset) {
 /* --- reading --- */
 
 typedef struct reading_result {
-    uint8_t seen[MOST_BATCHES];         /* delivered whole and as it was */
+    uint8_t seen[MOST_BATCHES]; /* delivered whole and as it was */
     uint32_t errors;
-    char file[80];                      /* of the last error */
+    char file[80]; /* of the last error */
     int64_t position;
     const char *what;
 } reading_result;
@@ -163,8 +163,8 @@ static void read_range(int64_t from, int64_t until, reading_result *out, const c
         int status = tl_partition_read(partition, &cursor, &chunk, 1, 1 << 20, 0, &end, &err);
         if (status < 0) {
             if ((status != TL_ECORRUPT && status != TL_EBUS) || err.what == NULL || err.path[0] == 0)
-                REFUSE("%s: read at %lld: %s, %s", when, (long long)began, tl_status_name(status), err.what == NULL ? ""
-                       : err.what);
+                REFUSE("%s: read at %lld: %s, %s", when, (long long)began, tl_status_name(status),
+                       err.what == NULL ? "" : err.what);
             out->errors++;
             snprintf(out->file, sizeof out->file, "%.79s", name_of(err.path));
             out->position = err.position;
@@ -208,7 +208,10 @@ static void learn(void) {
         while (at < files[f].bytes && tl_batch_parse(files[f].map + at, files[f].bytes - at, &batch, &err) == TL_OK) {
             batch_fact *b = &batches[batch_count++];
             CHECK(batch_count < MOST_BATCHES && tl_batch_crc_ok(files[f].map + at, &batch));
-            *b = (batch_fact){.base = batch.base_offset, .next = tl_batch_next_offset(&batch), .file = f, .position = at,
+            *b = (batch_fact){.base = batch.base_offset,
+                              .next = tl_batch_next_offset(&batch),
+                              .file = f,
+                              .position = at,
                               .bytes = batch.bytes,
                               .silent = batch.count == 0 || tl_batch_is_control(&batch)};
             if (tl_batch_codec(&batch) != 0) {

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 static void fail(const char *doing, const tl_error *err) {
-    fprintf(stderr, "put_batches: %s: %s (code %d, errno %d, %s at %lld)\n", doing, err->what, err->code, err->sys_errno, err->path,
-            (long long)err->position);
+    fprintf(stderr, "put_batches: %s: %s (code %d, errno %d, %s at %lld)\n", doing, err->what, err->code,
+            err->sys_errno, err->path, (long long)err->position);
     exit(1);
 }
 
@@ -44,24 +44,29 @@ static size_t put(tl_partition *partition, const uint8_t *from, size_t available
         exit(1);
     memcpy(own, from, batch.bytes);
     if (!tl_batch_crc_ok(own, &batch)) {
-        fprintf(stderr, "put_batches: the CRC of the batch at offset %lld is taken for wrong\n", (long long)batch.base_offset);
+        fprintf(stderr, "put_batches: the CRC of the batch at offset %lld is taken for wrong\n",
+                (long long)batch.base_offset);
         exit(1);
     }
     if (tl_batch_codec(&batch) == 0 && batch.count > 0) {
         tl_record *records = malloc((size_t)batch.count * sizeof *records);
         if (records == NULL)
             exit(1);
-        if (tl_batch_records(own, TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch, records, &err) < 0)
+        if (tl_batch_records(own, TL_BATCH_HEADER_BYTES, batch.bytes - TL_BATCH_HEADER_BYTES, &batch, records, &err) <
+            0)
             fail("decode the records", &err);
         free(records);
     }
-    const tl_append what = {.encoded = own, .encoded_bytes = batch.bytes, .count = (size_t)batch.last_offset_delta + 1,
+    const tl_append what = {.encoded = own,
+                            .encoded_bytes = batch.bytes,
+                            .count = (size_t)batch.last_offset_delta + 1,
                             .max_timestamp_ms = batch.max_timestamp_ms};
     tl_appended result;
     if (tl_partition_append(partition, &what, 0, &result, &err) < 0)
         fail("append", &err);
     if (*next_offset >= 0 && result.base_offset != *next_offset) {
-        fprintf(stderr, "put_batches: a batch got offset %lld after %lld\n", (long long)result.base_offset, (long long)*next_offset);
+        fprintf(stderr, "put_batches: a batch got offset %lld after %lld\n", (long long)result.base_offset,
+                (long long)*next_offset);
         exit(1);
     }
     *next_offset = result.next_offset;

@@ -11,7 +11,7 @@
  * everything in it. n grows until a run meets no fault. Imports fault_table.h. */
 #define _GNU_SOURCE
 #include "fault_table.h"
-#include "work.h"
+#include "judge.h"
 
 #include <getopt.h>
 

@@ -11,16 +11,35 @@
 #include <errno.h>
 
 enum fault_call {
-    CALL_OPEN, CALL_CREATE, CALL_CLOSE, CALL_STAT, CALL_MKDIR, CALL_RENAME, CALL_UNLINK, CALL_LIST, CALL_FALLOCATE,
-        CALL_FTRUNCATE,
-    CALL_PREAD, CALL_PWRITE, CALL_FDATASYNC, CALL_FSYNC, CALL_MAP, CALL_POPULATE, CALL_LOCK, CALL_FUTEX, CALL_IDENTITY,
-    CALL_FILESYSTEM, CALL_RANDOM, CALL_HEAP, CALL_COUNT
+    CALL_OPEN,
+    CALL_CREATE,
+    CALL_CLOSE,
+    CALL_STAT,
+    CALL_MKDIR,
+    CALL_RENAME,
+    CALL_UNLINK,
+    CALL_LIST,
+    CALL_FALLOCATE,
+    CALL_FTRUNCATE,
+    CALL_PREAD,
+    CALL_PWRITE,
+    CALL_FDATASYNC,
+    CALL_FSYNC,
+    CALL_MAP,
+    CALL_POPULATE,
+    CALL_LOCK,
+    CALL_FUTEX,
+    CALL_IDENTITY,
+    CALL_FILESYSTEM,
+    CALL_RANDOM,
+    CALL_HEAP,
+    CALL_COUNT
 };
 
 static const char *const fault_call_names[CALL_COUNT] = {
-    "open", "create", "close", "stat", "mkdir", "rename", "unlink", "list", "fallocate", "ftruncate", "pread", "pwrite",
-        "fdatasync",
-    "fsync", "map", "populate", "lock", "futex_wait", "identity", "filesystem", "random", "malloc"};
+    "open",      "create",     "close",    "stat",       "mkdir",     "rename", "unlink", "list",
+    "fallocate", "ftruncate",  "pread",    "pwrite",     "fdatasync", "fsync",  "map",    "populate",
+    "lock",      "futex_wait", "identity", "filesystem", "random",    "malloc"};
 
 #define B(call) (1u << CALL_##call)
 #define WRITES (B(CREATE) | B(MKDIR) | B(RENAME) | B(FALLOCATE) | B(PWRITE) | B(FDATASYNC) | B(FSYNC))
@@ -37,11 +56,13 @@ typedef struct fault_kind {
 
 static const fault_kind fault_kinds[] = {
     {"EIO", EIO, WAY_PLAIN,
-     WRITES | B(OPEN) | B(STAT) | B(UNLINK) | B(LIST) | B(FTRUNCATE) | B(PREAD) | B(POPULATE) | B(IDENTITY) | B(FILESYSTEM)},
+     WRITES | B(OPEN) | B(STAT) | B(UNLINK) | B(LIST) | B(FTRUNCATE) | B(PREAD) | B(POPULATE) | B(IDENTITY) |
+         B(FILESYSTEM)},
     {"EIO-done", EIO, WAY_DONE,
      B(CLOSE) | B(MKDIR) | B(RENAME) | B(UNLINK) | B(FALLOCATE) | B(FTRUNCATE) | B(PWRITE) | B(FDATASYNC) | B(FSYNC)},
     {"ENOSPC", ENOSPC, WAY_PLAIN, WRITES | B(POPULATE)},
-    {"full", ENOSPC, WAY_PLAIN, B(CREATE) | B(MKDIR) | B(FALLOCATE) | B(POPULATE)}, /* what is allocated can be written */
+    {"full", ENOSPC, WAY_PLAIN,
+     B(CREATE) | B(MKDIR) | B(FALLOCATE) | B(POPULATE)}, /* what is allocated can be written */
     {"EDQUOT", EDQUOT, WAY_PLAIN, WRITES},
     {"EMFILE", EMFILE, WAY_PLAIN, B(OPEN) | B(CREATE) | B(LIST)},
     {"ENOMEM", ENOMEM, WAY_PLAIN, B(OPEN) | B(CREATE) | B(MAP) | B(POPULATE) | B(STAT) | B(LIST) | B(LOCK) | B(RANDOM)},
@@ -55,17 +76,17 @@ enum { FAULT_KINDS = sizeof fault_kinds / sizeof *fault_kinds };
 typedef struct fault_plan {
     const fault_kind *kind;
     bool armed, forever;
-    uint64_t nth, gap, seen, fired;     /* gap: the call that many after the nth fails too; 0: none */
-    uint32_t fired_calls;               /* bits of what fired since the caller cleared it */
-    int number;                         /* the errno that the last one returned */
+    uint64_t nth, gap, seen, fired; /* gap: the call that many after the nth fails too; 0: none */
+    uint32_t fired_calls;           /* bits of what fired since the caller cleared it */
+    int number;                     /* the errno that the last one returned */
     char last[160];
 } fault_plan;
 
 static fault_plan fault;
-static char fault_paths[1024][120];     /* by descriptor: what it was opened as */
+static char fault_paths[1024][120]; /* by descriptor: what it was opened as */
 static int64_t fault_blocks, fault_maps, fault_large_maps, fault_descriptors;
 
-#define LARGE_MAP (64u << 20)           /* only the shared words take so much address space in these runs */
+#define LARGE_MAP (64u << 20) /* only the shared words take so much address space in these runs */
 
 static inline const char *fault_path(int fd) { return fd >= 0 && fd < 1024 ? fault_paths[fd] : "?"; }
 
@@ -113,20 +134,24 @@ static int fault_close(int fd) {
     return strikes ? -fault.number : status;
 }
 static int fault_stat(int fd, tl_stat *out) { SIMPLE(CALL_STAT, fault_path(fd), tl_io_posix.stat(fd, out)); }
-static int fault_mkdir(int dir, const char *path, unsigned mode) { SIMPLE(CALL_MKDIR, path,
-                                                                          tl_io_posix.mkdir(dir, path, mode)); }
-static int fault_rename(int a, const char *from, int b, const char *to) { SIMPLE(CALL_RENAME, from,
-    tl_io_posix.rename(a, from, b, to)); }
-static int fault_unlink(int dir, const char *path, bool directory) { SIMPLE(CALL_UNLINK, path,
-                                                                            tl_io_posix.unlink(dir, path, directory)); }
+static int fault_mkdir(int dir, const char *path, unsigned mode) {
+    SIMPLE(CALL_MKDIR, path, tl_io_posix.mkdir(dir, path, mode));
+}
+static int fault_rename(int a, const char *from, int b, const char *to) {
+    SIMPLE(CALL_RENAME, from, tl_io_posix.rename(a, from, b, to));
+}
+static int fault_unlink(int dir, const char *path, bool directory) {
+    SIMPLE(CALL_UNLINK, path, tl_io_posix.unlink(dir, path, directory));
+}
 static int fault_list(int dir, void *context, int (*each)(void *context, const char *name)) {
     SIMPLE(CALL_LIST, fault_path(dir), tl_io_posix.list(dir, context, each));
 }
 static int fault_fallocate(int fd, uint64_t from, uint64_t bytes) {
     SIMPLE(CALL_FALLOCATE, fault_path(fd), tl_io_posix.fallocate(fd, from, bytes));
 }
-static int fault_ftruncate(int fd, uint64_t bytes) { SIMPLE(CALL_FTRUNCATE, fault_path(fd),
-                                                            tl_io_posix.ftruncate(fd, bytes)); }
+static int fault_ftruncate(int fd, uint64_t bytes) {
+    SIMPLE(CALL_FTRUNCATE, fault_path(fd), tl_io_posix.ftruncate(fd, bytes));
+}
 static int64_t fault_pread(int fd, void *to, size_t bytes, uint64_t from) {
     SIMPLE(CALL_PREAD, fault_path(fd), tl_io_posix.pread(fd, to, bytes, from));
 }
@@ -162,8 +187,9 @@ static int fault_unmap(void *at, size_t bytes) {
     *(bytes > LARGE_MAP ? &fault_large_maps : &fault_maps) -= 1;
     return tl_io_posix.unmap(at, bytes);
 }
-static int fault_populate(void *at, size_t bytes, bool writable) { SIMPLE(CALL_POPULATE, "map",
-                                                                          tl_io_posix.populate(at, bytes, writable)); }
+static int fault_populate(void *at, size_t bytes, bool writable) {
+    SIMPLE(CALL_POPULATE, "map", tl_io_posix.populate(at, bytes, writable));
+}
 static int fault_lock(int fd, int kind, uint64_t byte, uint64_t bytes, bool wait) {
     SIMPLE(CALL_LOCK, fault_path(fd), tl_io_posix.lock(fd, kind, byte, bytes, wait));
 }
@@ -171,8 +197,9 @@ static int fault_futex_wait(const uint32_t *word, uint32_t value, int64_t timeou
     SIMPLE(CALL_FUTEX, "word", tl_io_posix.futex_wait(word, value, timeout_ns));
 }
 static int fault_identity(int dir, tl_identity *out) { SIMPLE(CALL_IDENTITY, "store", kit_identity(dir, out)); }
-static int fault_filesystem(int dir, uint64_t *magic) { SIMPLE(CALL_FILESYSTEM, "store",
-                                                               tl_io_posix.filesystem(dir, magic)); }
+static int fault_filesystem(int dir, uint64_t *magic) {
+    SIMPLE(CALL_FILESYSTEM, "store", tl_io_posix.filesystem(dir, magic));
+}
 static int fault_random(void *to, size_t bytes) { SIMPLE(CALL_RANDOM, "random", tl_io_posix.random(to, bytes)); }
 
 static void *fault_malloc(size_t bytes) {
@@ -193,13 +220,14 @@ static void fault_free(void *old) {
 static inline void fault_install(void) {
     kit_install();
     tl_io *t = &tl_os_table;
-    t->open = fault_open, t->close = fault_close, t->stat = fault_stat, t->mkdir = fault_mkdir, t->rename = fault_rename;
+    t->open = fault_open, t->close = fault_close, t->stat = fault_stat, t->mkdir = fault_mkdir,
+    t->rename = fault_rename;
     t->unlink = fault_unlink, t->list = fault_list, t->fallocate = fault_fallocate, t->ftruncate = fault_ftruncate;
     t->pread = fault_pread, t->pwrite = fault_pwrite, t->fdatasync = fault_fdatasync, t->fsync = fault_fsync;
     t->map = fault_map, t->reserve = fault_reserve, t->map_at = fault_map_at, t->unmap = fault_unmap,
-        t->populate = fault_populate;
+    t->populate = fault_populate;
     t->lock = fault_lock, t->futex_wait = fault_futex_wait, t->identity = fault_identity,
-        t->filesystem = fault_filesystem;
+    t->filesystem = fault_filesystem;
     t->random = fault_random, t->malloc = fault_malloc, t->realloc = fault_realloc, t->free = fault_free;
 }
 

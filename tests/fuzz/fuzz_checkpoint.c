@@ -122,8 +122,11 @@ static void repair(unsigned slot, bool records) {
         }
         if (n < TL_CHECKPOINT_GROUP_HEADER_BYTES || n > sizes[slot] - at || (n & 7) != 0)
             break;
-        tl_checkpoint_place place = {.generation = file.generation, .position = at, .synced_end = tl_le64(group + 24),
-                                     .salt = file.salt, .previous = chain};
+        tl_checkpoint_place place = {.generation = file.generation,
+                                     .position = at,
+                                     .synced_end = tl_le64(group + 24),
+                                     .salt = file.salt,
+                                     .previous = chain};
         chain = tl_checkpoint_group_seal(group, n, count, &place);
         at += n;
         if (snapshot_groups > 0) {
@@ -142,10 +145,12 @@ static void repair(unsigned slot, bool records) {
 
 /* Spreads the start of an input over the first two pages. */
 static void place(unsigned slot, const uint8_t *data, size_t n) {
-    static const struct { size_t at, n; } parts[] = {{0, 64},
-                                                     {TL_CHECKPOINT_SYNCED_AT, 24},
-                                                     {TL_CHECKPOINT_SUPERSEDED_AT, 24},
-                                                     {TL_CHECKPOINT_FIRST, FILE_BYTES - TL_CHECKPOINT_FIRST}};
+    static const struct {
+        size_t at, n;
+    } parts[] = {{0, 64},
+                 {TL_CHECKPOINT_SYNCED_AT, 24},
+                 {TL_CHECKPOINT_SUPERSEDED_AT, 24},
+                 {TL_CHECKPOINT_FIRST, FILE_BYTES - TL_CHECKPOINT_FIRST}};
     memset(bytes[slot], 0, sizes[slot]); /* what the input before left */
     sizes[slot] = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts && n > 0; i++) {

@@ -67,8 +67,8 @@ static void prepare(void) {
     kit_directory(image, "fuzz");
     snprintf(place, sizeof place, "%s-case", image);
     CHECK(kit_open(image, &store, NULL, &err) == TL_OK && tl_store_ready(store, &err) == TL_OK);
-    CHECK(kit_create(store, 0, SEGMENT, &slot, &err) == TL_OK && tl_store_partition(store, slot, kit_channel,
-        &partition, &err) == TL_OK);
+    CHECK(kit_create(store, 0, SEGMENT, &slot, &err) == TL_OK &&
+          tl_store_partition(store, slot, kit_channel, &partition, &err) == TL_OK);
     for (int i = 0; i < START; i++)
         CHECK(kit_append(partition, &ledger, 1, 0, &out, &err) == TL_OK);
     CHECK(tl_store_housekeep(store, &err) == TL_OK);
@@ -96,7 +96,7 @@ static void make_right(uint8_t *at, size_t size, int64_t offset) {
     while (size >= TL_BATCH_HEADER_BYTES) {
         uint32_t length = tl_be32(at + 8) % 600;
         length = length < TL_BATCH_HEADER_BYTES - TL_BATCH_PREFIX_BYTES ? TL_BATCH_HEADER_BYTES - TL_BATCH_PREFIX_BYTES
-            : length;
+                                                                        : length;
         if (length > size - TL_BATCH_PREFIX_BYTES)
             length = (uint32_t)(size - TL_BATCH_PREFIX_BYTES);
         tl_put_be64(at, (uint64_t)offset);
@@ -119,7 +119,8 @@ static void typed(int status, const tl_error *err) {
         REFUSE("%s: %s, %s", tl_status_name(status), err->what == NULL ? "" : err->what, err->path);
 }
 
-static int unpack(void *context, tl_chunk *chunk, const tl_batch *batch, size_t at, size_t payload_bytes, tl_error *err) {
+static int unpack(void *context, tl_chunk *chunk, const tl_batch *batch, size_t at, size_t payload_bytes,
+                  tl_error *err) {
     (void)context, (void)batch;
     int status = tl_chunk_reserve(chunk, payload_bytes, 0, err);
     if (status == TL_OK) {
@@ -180,7 +181,7 @@ static void use(tl_partition *partition, bool start_is_whole, uint8_t choices) {
     }
     CHECK(!start_is_whole || seen == START);
     const int64_t offsets[] = {0, 2, bounds.log_end - 1, bounds.log_end / 2, 4, 7},
-        times[] = {0, 1002, 1003, choices * 1000, INT64_MAX};
+                  times[] = {0, 1002, 1003, choices * 1000, INT64_MAX};
     for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
         size_t failed = 0;
         tl_chunk_clear(&chunk);

@@ -41,17 +41,20 @@ static inline void kit_install(void) {
 }
 
 static inline int kit_open(const char *path, tl_store **store, tl_recovery *recovery, tl_error *err) {
-    const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 300, .create = true,
-                                      .no_housekeeper = true};
+    const tl_store_options options = {
+        .flush_interval_ms = 1000, .lock_timeout_ms = 300, .create = true, .no_housekeeper = true};
     int state = 0;
     *store = NULL;
     return tl_store_open(path, &options, store, &state, recovery, err);
 }
 
 static inline int kit_create(tl_store *store, uint32_t number, uint32_t segment_bytes, uint32_t *slot, tl_error *err) {
-    tl_partition_config config = {.partition = number, .segment_bytes = segment_bytes, .segment_ms = -1,
+    tl_partition_config config = {.partition = number,
+                                  .segment_bytes = segment_bytes,
+                                  .segment_ms = -1,
                                   .retention_ms = -1,
-                                  .retention_bytes = -1, .max_message_bytes = 1 << 20};
+                                  .retention_bytes = -1,
+                                  .max_message_bytes = 1 << 20};
     memcpy(config.channel, kit_channel, 16);
     snprintf(config.directory, sizeof config.directory, "orders-%u", number);
     return tl_store_create_partitions(store, &config, 1, slot, err);
@@ -71,7 +74,10 @@ static inline uint32_t kit_text(uint64_t number, uint8_t out[KIT_TEXT]) {
 
 static inline tl_message kit_message(uint64_t number, uint8_t text[KIT_TEXT]) {
     uint32_t bytes = kit_text(number, text);
-    return (tl_message){.value = text, .value_bytes = (int32_t)bytes, .key = text, .key_bytes = number % 3 == 0 ? -1 : 8,
+    return (tl_message){.value = text,
+                        .value_bytes = (int32_t)bytes,
+                        .key = text,
+                        .key_bytes = number % 3 == 0 ? -1 : 8,
                         .timestamp_ms = 1000 + (int64_t)number};
 }
 
@@ -95,8 +101,8 @@ typedef struct kit_entry {
 typedef struct kit_ledger {
     kit_entry *entries;
     size_t count, room;
-    int64_t start;                      /* log start, acknowledged or seen */
-    int64_t doubts[8];                  /* log starts that failed trims may have left, for this boot or for the next */
+    int64_t start;     /* log start, acknowledged or seen */
+    int64_t doubts[8]; /* log starts that failed trims may have left, for this boot or for the next */
     size_t doubt_count;
 } kit_ledger;
 

@@ -23,7 +23,7 @@ static tl_store *store;
 static tl_partition *partitions[PARTITIONS];
 static uint32_t slots[PARTITIONS];
 static uint32_t done;
-static uint64_t appended[PARTITIONS];           /* messages, by all */
+static uint64_t appended[PARTITIONS]; /* messages, by all */
 static uint64_t operations[THREADS];
 
 static bool stopped(void) { return __atomic_load_n(&done, __ATOMIC_RELAXED) != 0; }
@@ -46,22 +46,21 @@ static void *append(void *argument) {
     uint64_t who = (uintptr_t)argument, seed = who, numbers[PARTITIONS] = {0};
     static _Thread_local char texts[64][TEXT];
     while (!stopped()) {
-        size_t p = check_random(&seed) % PARTITIONS, count = check_random(&seed) % 4 == 0 ? 1 + check_random(&seed) % 60
-            : 1;
+        size_t p = check_random(&seed) % PARTITIONS,
+               count = check_random(&seed) % 4 == 0 ? 1 + check_random(&seed) % 60 : 1;
         unsigned flags = (unsigned)(check_random(&seed) % 4);
         tl_message messages[64];
         tl_error err = {0};
         tl_appended out = {0};
         for (size_t i = 0; i < count; i++) {
             text_of(who, numbers[p] + i, texts[i]);
-            messages[i] = (tl_message){.value = (uint8_t *)texts[i], .value_bytes = TEXT, .key_bytes = -1,
-                                       .timestamp_ms = tl_os->now_ms()};
+            messages[i] = (tl_message){
+                .value = (uint8_t *)texts[i], .value_bytes = TEXT, .key_bytes = -1, .timestamp_ms = tl_os->now_ms()};
         }
         const tl_append what = {.messages = messages, .count = count};
-        int status = count == 1 && check_random(&seed) % 2 == 0 ? tl_partition_append_one(partitions[p], messages,
-            flags, &out, &err)
-                                                                : tl_partition_append(partitions[p], &what, flags, &out,
-                                                                    &err);
+        int status = count == 1 && check_random(&seed) % 2 == 0
+                         ? tl_partition_append_one(partitions[p], messages, flags, &out, &err)
+                         : tl_partition_append(partitions[p], &what, flags, &out, &err);
         REQUIRE(allowed(status, &err, TL_EAGAIN, TL_EAGAIN));
         if (status < 0)
             continue;
@@ -80,7 +79,7 @@ static void *append(void *argument) {
 /* --- reading --- */
 
 typedef struct reader {
-    int64_t numbers[APPENDERS];         /* the last seen of each appender; -1: none since the start */
+    int64_t numbers[APPENDERS]; /* the last seen of each appender; -1: none since the start */
 } reader;
 
 static void look_at(reader *r, const tl_chunk *chunk, const tl_record *record) {
@@ -111,7 +110,8 @@ static void *read_on(void *argument) {
         int status = tl_partition_read(partitions[p], &cursor, &chunk, 1 + check_random(&seed) % 300, 1 << 16,
                                        check_random(&seed) % 8 == 0 ? TL_READ_TRY : 0, &end, &err);
         REQUIRE(allowed(status, &err, TL_ERANGE, TL_EAGAIN));
-        if (status == TL_ERANGE || check_random(&seed) % 5000 == 0) { /* trimmed away, or for a change: from the start again */
+        if (status == TL_ERANGE ||
+            check_random(&seed) % 5000 == 0) { /* trimmed away, or for a change: from the start again */
             tl_bounds bounds;
             REQUIRE(tl_partition_bounds(partitions[p], &bounds, &err) == TL_OK);
             cursor = (tl_cursor){.offset = bounds.log_start};
@@ -158,7 +158,8 @@ static void *look_around(void *argument) {
             continue;
         int64_t offsets[8], found[2];
         for (size_t i = 0; i < 8; i++)
-            offsets[i] = bounds.log_start + (int64_t)(check_random(&seed) % (uint64_t)(bounds.log_end - bounds.log_start));
+            offsets[i] =
+                bounds.log_start + (int64_t)(check_random(&seed) % (uint64_t)(bounds.log_end - bounds.log_start));
         tl_chunk_clear(&chunk);
         int status = tl_partition_read_at(partitions[p], offsets, 8, &chunk, 0, NULL, NULL, &failed, &err);
         REQUIRE(allowed(status, &err, TL_ERANGE, TL_ERANGE)); /* trimmed meanwhile */
@@ -213,18 +214,22 @@ static void *keep_house(void *argument) {
     while (!stopped()) {
         tl_error err = {0};
         uint32_t slot = 0, epoch = 0, count = 0, other = 0;
-        REQUIRE(allowed(round % 2 == 0 ? tl_store_sync(store, &err) : tl_store_housekeep(store, &err), &err, TL_OK,
-                        TL_OK));
+        REQUIRE(
+            allowed(round % 2 == 0 ? tl_store_sync(store, &err) : tl_store_housekeep(store, &err), &err, TL_OK, TL_OK));
         REQUIRE(allowed(tl_store_offset_slot(store, "group", 5, kit_channel, (uint32_t)(round % 50), true, &slot, &err),
                         &err, TL_OK, TL_OK));
         tl_offset_word word;
         tl_offsets *table = tl_store_offsets(store);
-        REQUIRE(tl_offsets_read(table, slot, &word, NULL) == TL_OK && tl_offsets_claim(table, slot, word,
-            tl_store_owner(store), &epoch) == TL_OK);
+        REQUIRE(tl_offsets_read(table, slot, &word, NULL) == TL_OK &&
+                tl_offsets_claim(table, slot, word, tl_store_owner(store), &epoch) == TL_OK);
         REQUIRE(tl_offsets_commit(table, slot, tl_store_owner(store), epoch, (int64_t)round, 1) == TL_OK);
         REQUIRE(allowed(tl_store_sync_offsets(store, &err), &err, TL_OK, TL_OK));
-        tl_partition_config config = {.partition = 7, .segment_bytes = 8192, .segment_ms = -1, .retention_ms = -1,
-                                      .retention_bytes = -1, .max_message_bytes = 4096};
+        tl_partition_config config = {.partition = 7,
+                                      .segment_bytes = 8192,
+                                      .segment_ms = -1,
+                                      .retention_ms = -1,
+                                      .retention_bytes = -1,
+                                      .max_message_bytes = 4096};
         memcpy(config.channel, "another channel", 16);
         snprintf(config.directory, sizeof config.directory, "more-%llu", (unsigned long long)round % 3);
         REQUIRE(allowed(tl_store_create_partitions(store, &config, 1, &other, &err), &err, TL_OK, TL_OK));

@@ -75,7 +75,8 @@ static void check_splits_and_combine(void) {
     for (int i = 0; i < 2000; i++) {
         uint64_t a = check_random(&seed) >> (i & 31), b = check_random(&seed) >> (i & 63);
         uint32_t crc = (uint32_t)check_random(&seed);
-        CHECK(tl_crc32c_combine(tl_crc32c_combine(crc, 0, a >> 1), 0, b >> 1) == tl_crc32c_combine(crc, 0, (a >> 1) + (b >> 1)));
+        CHECK(tl_crc32c_combine(tl_crc32c_combine(crc, 0, a >> 1), 0, b >> 1) ==
+              tl_crc32c_combine(crc, 0, (a >> 1) + (b >> 1)));
     }
 }
 

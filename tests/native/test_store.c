@@ -14,7 +14,8 @@ static char base[256];
 static const uint8_t channel[16] = "0123456789abcdef";
 
 static tl_store *open_store(const char *path, int *state, tl_recovery *recovery) {
-    const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = true};
+    const tl_store_options options = {
+        .flush_interval_ms = 1000, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = true};
     tl_store *store = NULL;
     tl_error err = {0};
     int status = tl_store_open(path, &options, &store, state, recovery, &err);
@@ -35,7 +36,12 @@ static void close_store(tl_store *store) {
 }
 
 static uint32_t create_partition(tl_store *store, uint32_t number, uint32_t segment_bytes) {
-    tl_partition_config config = {.partition = number, .segment_bytes = segment_bytes, .segment_ms = -1, .retention_ms = -1, .retention_bytes = -1, .max_message_bytes = 1 << 20};
+    tl_partition_config config = {.partition = number,
+                                  .segment_bytes = segment_bytes,
+                                  .segment_ms = -1,
+                                  .retention_ms = -1,
+                                  .retention_bytes = -1,
+                                  .max_message_bytes = 1 << 20};
     memcpy(config.channel, channel, 16);
     snprintf(config.directory, sizeof config.directory, "orders-%u", number);
     uint32_t slot = 99;
@@ -67,7 +73,8 @@ static void append_some(tl_partition *partition, int64_t from, int64_t count, bo
         int64_t take = batched ? (count - i < 64 ? count - i : 64) : 1;
         for (int64_t k = 0; k < take; k++) {
             value_of(from + i + k, values[k]);
-            messages[k] = (tl_message){.value = (uint8_t *)values[k], .value_bytes = 60, .key_bytes = -1, .timestamp_ms = 1000 + from + i + k};
+            messages[k] = (tl_message){
+                .value = (uint8_t *)values[k], .value_bytes = 60, .key_bytes = -1, .timestamp_ms = 1000 + from + i + k};
         }
         tl_appended out;
         tl_error err = {0};
@@ -96,7 +103,8 @@ static int64_t verify(tl_partition *partition, int64_t from) {
         tl_chunk_clear(&chunk);
         int status = tl_partition_read(partition, &cursor, &chunk, 100, 1 << 20, 0, &end, &err);
         if (status < 0)
-            fprintf(stderr, "read: %s %s %s %lld\n", tl_status_name(status), err.what, err.path, (long long)err.position);
+            fprintf(stderr, "read: %s %s %s %lld\n", tl_status_name(status), err.what, err.path,
+                    (long long)err.position);
         CHECK(status == TL_OK);
         if (chunk.count == 0)
             break;
@@ -144,7 +152,8 @@ static void test_basic(void) {
     size_t failed;
     for (int i = 0; i < 500; i++)
         offsets[i] = (i * 7919) % 10500;
-    CHECK(tl_partition_read_at(partition, offsets, 500, &chunk, 0, NULL, NULL, &failed, &err) == TL_OK && chunk.count == 500);
+    CHECK(tl_partition_read_at(partition, offsets, 500, &chunk, 0, NULL, NULL, &failed, &err) == TL_OK &&
+          chunk.count == 500);
     for (int i = 0; i < 500; i++) {
         char want[64];
         value_of(offsets[i], want);
@@ -169,7 +178,8 @@ static void test_basic(void) {
     store = open_store(path, &state, &recovery);
     CHECK(recovery.clean && recovery.partitions == 1);
     partition = partition_of(store, slot);
-    CHECK(tl_partition_bounds(partition, &bounds, &err) == TL_OK && bounds.log_start == 3000 && bounds.log_end == 10500);
+    CHECK(tl_partition_bounds(partition, &bounds, &err) == TL_OK && bounds.log_start == 3000 &&
+          bounds.log_end == 10500);
     CHECK(verify(partition, 3000) == 7500);
     append_some(partition, 10500, 1000, false, 0);
     CHECK(verify(partition, 3000) == 8500);
@@ -248,7 +258,9 @@ static void test_kill_and_boot(void) {
     CHECK(bounds.log_end >= (int64_t)1 << 30);
     int64_t kept = verify(partition, 0);
     if (kept != 9777)
-        fprintf(stderr, "kept %lld scanned %llu torn %llu failed %u\n", (long long)kept, (unsigned long long)recovery.scanned_bytes, (unsigned long long)recovery.torn_bytes, recovery.failed_partitions);
+        fprintf(stderr, "kept %lld scanned %llu torn %llu failed %u\n", (long long)kept,
+                (unsigned long long)recovery.scanned_bytes, (unsigned long long)recovery.torn_bytes,
+                recovery.failed_partitions);
     CHECK(kept == 9777);
     append_some(partition, bounds.log_end, 100, false, 0);
     CHECK(verify(partition, 0) == 9877);
@@ -285,7 +297,8 @@ static void test_rows(void) {
     while (got < ROWS) {
         size_t taken, need;
         tl_read_end end;
-        CHECK(tl_partition_read_rows(partition, &cursor, WIDTH, back + got * WIDTH, ROWS - got, NULL, NULL, NULL, &taken, &need, 0, &end, &err) == TL_OK);
+        CHECK(tl_partition_read_rows(partition, &cursor, WIDTH, back + got * WIDTH, ROWS - got, NULL, NULL, NULL,
+                                     &taken, &need, 0, &end, &err) == TL_OK);
         CHECK(taken > 0);
         got += taken;
     }

@@ -336,7 +336,7 @@ int main(int argc, char **argv) {
         return usage();
     /* In memory, so that no call waits for a disk. */
     if (directory[0] == 0) {
-        snprintf(directory, sizeof directory, "%s/tidelog-processes-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        snprintf(directory, sizeof directory, "%s/tl-survivors-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
         if (mkdtemp(directory) == NULL)
             return usage();
     }

@@ -9,9 +9,9 @@
 #include "tidelog/base.h"
 
 #define TL_BATCH_HEADER_BYTES 61
-#define TL_BATCH_PREFIX_BYTES 12        /* base offset and length: what stands before the counted bytes */
-#define TL_BATCH_CRC_FROM 21            /* the CRC covers from here to the end */
-#define TL_BATCH_MAX_BYTES (1u << 20)   /* target limit; a single larger record makes a larger batch */
+#define TL_BATCH_PREFIX_BYTES 12      /* base offset and length: what stands before the counted bytes */
+#define TL_BATCH_CRC_FROM 21          /* the CRC covers from here to the end */
+#define TL_BATCH_MAX_BYTES (1u << 20) /* target limit; a single larger record makes a larger batch */
 
 #define TL_ATTR_CODEC 0x07u
 #define TL_ATTR_LOG_APPEND_TIME 0x08u
@@ -22,7 +22,7 @@
 /* One message to encode. `headers` is a ready block: varint count, then the headers; NULL: none. */
 typedef struct tl_message {
     const uint8_t *key, *value, *headers;
-    int32_t key_bytes, value_bytes;     /* -1: null */
+    int32_t key_bytes, value_bytes; /* -1: null */
     uint32_t headers_bytes;
     uint32_t reserved;
     int64_t timestamp_ms;
@@ -32,9 +32,9 @@ typedef struct tl_message {
 typedef struct tl_rows {
     const uint8_t *rows;
     size_t stride, row_bytes, key_at, key_bytes;
-    bool strip_key;                     /* trailing NULs do not belong to the key */
-    int64_t timestamp_ms;               /* of every row */
-    const uint32_t *pick;               /* row numbers to take, in order; NULL: 0, 1, 2, ... */
+    bool strip_key;       /* trailing NULs do not belong to the key */
+    int64_t timestamp_ms; /* of every row */
+    const uint32_t *pick; /* row numbers to take, in order; NULL: 0, 1, 2, ... */
 } tl_rows;
 
 /* What a batch carries besides records. Plain batches: tl_batch_plain. */
@@ -45,12 +45,14 @@ typedef struct tl_batch_spec {
     uint16_t attributes;
 } tl_batch_spec;
 
-extern const tl_batch_spec tl_batch_plain;  /* -1, -1, -1, 0 */
+extern const tl_batch_spec tl_batch_plain; /* -1, -1, -1, 0 */
 
 /* --- encoding; base offset and leader epoch are written as given and 0, the CRC does not cover them --- */
 
 /* No `count` messages whose keys, values and headers have `payload_bytes` together make a larger batch. */
-TL_INLINE size_t tl_batch_bound(size_t count, size_t payload_bytes) { return TL_BATCH_HEADER_BYTES + 36 * count + payload_bytes; }
+TL_INLINE size_t tl_batch_bound(size_t count, size_t payload_bytes) {
+    return TL_BATCH_HEADER_BYTES + 36 * count + payload_bytes;
+}
 
 /* How many of the first `count` messages fit a batch of `limit` bytes (at least one), and its exact size, which is over
  * the limit when the first message alone is. What is measured and then encoded must not change in between where lengths
@@ -89,7 +91,7 @@ TL_INLINE void tl_batch_set_base_offset(uint8_t *batch, int64_t base_offset) {
 
 typedef struct tl_batch {
     int64_t base_offset, base_timestamp_ms, max_timestamp_ms, producer_id;
-    uint32_t bytes;                     /* the whole batch, prefix included */
+    uint32_t bytes; /* the whole batch, prefix included */
     uint32_t crc;
     int32_t leader_epoch, last_offset_delta, base_sequence, count;
     int16_t producer_epoch;
@@ -120,8 +122,8 @@ TL_INLINE bool tl_batch_is_transactional(const tl_batch *b) { return (b->attribu
 typedef struct tl_record {
     int64_t offset, timestamp_ms;
     uint32_t value_at, key_at, headers_at;
-    int32_t value_bytes, key_bytes;     /* -1: null */
-    uint32_t headers_bytes;             /* of the block: varint count and headers; 0 when there are none */
+    int32_t value_bytes, key_bytes; /* -1: null */
+    uint32_t headers_bytes;         /* of the block: varint count and headers; 0 when there are none */
 } tl_record;
 
 /* Decodes all records of a batch whose (uncompressed) payload is base[from, from + bytes). out has room for

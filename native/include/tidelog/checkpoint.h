@@ -16,44 +16,44 @@
 
 #define TL_CHECKPOINT_KEY_BYTES 512u
 #define TL_CHECKPOINT_VALUE_BYTES 65536u
-#define TL_CHECKPOINT_GROUP_BYTES (1u << 20)    /* the largest group, its header included */
+#define TL_CHECKPOINT_GROUP_BYTES (1u << 20)     /* the largest group, its header included */
 #define TL_CHECKPOINT_INITIAL_BYTES (512u << 10) /* of each file at least: a full disk stops no commit */
-#define TL_CHECKPOINT_MAX_BYTES (1u << 30)      /* a larger file is not one of ours */
+#define TL_CHECKPOINT_MAX_BYTES (1u << 30)       /* a larger file is not one of ours */
 
 /* In the `shared` map, valid for one boot, every field read and written atomically. Per-file fields have index
  * generation & 1; those of the file that is not active mean nothing. */
 typedef struct tl_checkpoint_words {
-    uint64_t generation;        /* of the active file; stored last when a snapshot takes over. 0: not recovered yet */
-    uint64_t tail[2];           /* chain CRC of the last group << 32 | end / 8: one word, so that no death tears it */
-    uint64_t synced[2];         /* low half of the generation << 32 | synced end / 8: a late store does no harm */
-    uint32_t allocated[2];      /* pages of 4096 bytes */
-    uint32_t salt[2];           /* random per generation, part of every group header */
-    uint32_t state;             /* bits of enum tl_checkpoint_state */
-    uint32_t suspect;           /* low half of a generation whose sync leader died inside fdatasync */
+    uint64_t generation;   /* of the active file; stored last when a snapshot takes over. 0: not recovered yet */
+    uint64_t tail[2];      /* chain CRC of the last group << 32 | end / 8: one word, so that no death tears it */
+    uint64_t synced[2];    /* low half of the generation << 32 | synced end / 8: a late store does no harm */
+    uint32_t allocated[2]; /* pages of 4096 bytes */
+    uint32_t salt[2];      /* random per generation, part of every group header */
+    uint32_t state;        /* bits of enum tl_checkpoint_state */
+    uint32_t suspect;      /* low half of a generation whose sync leader died inside fdatasync */
 } tl_checkpoint_words;
 
 _Static_assert(sizeof(tl_checkpoint_words) == 64, "a cache line of the shared map");
 
 enum tl_checkpoint_state {
-    TL_CHECKPOINT_FAILED = 1,   /* a sync failed: sticky until the store is recovered */
-    TL_CHECKPOINT_SYNCING = 2,  /* a leader is inside fdatasync, or died there */
-    TL_CHECKPOINT_PENDING = 4   /* the other file may hold a newer header that nobody has switched to */
+    TL_CHECKPOINT_FAILED = 1,  /* a sync failed: sticky until the store is recovered */
+    TL_CHECKPOINT_SYNCING = 2, /* a leader is inside fdatasync, or died there */
+    TL_CHECKPOINT_PENDING = 4  /* the other file may hold a newer header that nobody has switched to */
 };
 
 typedef struct tl_checkpoint {
-    int dir;                    /* the caller's; not closed */
+    int dir; /* the caller's; not closed */
     int fd[2];
-    int snapshot_fd[2];         /* own descriptions: a write-back error is reported once per description, and one that a
+    int snapshot_fd[2]; /* own descriptions: a write-back error is reported once per description, and one that a
                                    sync leader of another thread collects must not be hidden from the snapshot writer */
     tl_checkpoint_words *words;
 } tl_checkpoint;
 
 typedef struct tl_checkpoint_record {
     const void *key, *value;
-    uint32_t value_bytes;       /* 0 when deleted */
+    uint32_t value_bytes; /* 0 when deleted */
     uint16_t key_bytes;
     uint16_t type;
-    bool deleted;               /* removes (type, key); it need not exist */
+    bool deleted; /* removes (type, key); it need not exist */
 } tl_checkpoint_record;
 
 /* What an append reached, to be given to tl_checkpoint_sync. */
@@ -112,11 +112,11 @@ bool tl_checkpoint_is_filling(const tl_checkpoint *c);
 /* What tl_checkpoint_check saw of one file. */
 typedef struct tl_checkpoint_report {
     const char *name;
-    bool exists, whole;         /* whole: its header is valid */
-    bool newest;                /* the one that recovery takes; only this one is walked */
+    bool exists, whole;                             /* whole: its header is valid */
+    bool newest;                                    /* the one that recovery takes; only this one is walked */
     uint64_t size_bytes, generation, superseded_by; /* superseded_by 0: nothing newer was ever completed */
     uint64_t groups, records, live_records;
-    uint64_t end, synced_end;   /* positions; bytes from `end` on mean nothing */
+    uint64_t end, synced_end; /* positions; bytes from `end` on mean nothing */
 } tl_checkpoint_report;
 
 /* Reads both files as recovery would and changes nothing. With a store in use hold the checkpoint lock, else a snapshot

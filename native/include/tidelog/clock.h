@@ -9,8 +9,8 @@
 #include "tidelog/os.h"
 
 typedef struct tl_clock {
-    uint64_t cycles;    /* read just before the kernel was asked */
-    uint64_t left;      /* nanoseconds the answer was good for then; 0: always ask */
+    uint64_t cycles; /* read just before the kernel was asked */
+    uint64_t left;   /* nanoseconds the answer was good for then; 0: always ask */
     int64_t now_ms;
 } tl_clock;
 

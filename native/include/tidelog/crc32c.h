@@ -17,7 +17,8 @@ uint32_t tl_crc32c_copy(void *dst, const void *src, size_t n, uint32_t crc);
 /* One piece of a record: the low `front_bytes` (0 to 8) bytes of `front`, then `n` bytes of `src`, then a zero byte if
  * `zero` is 1. Writes them to dst and continues `crc` over them, all from registers: a checksum that reads back what was
  * stored a moment ago, in other widths, waits for the stores. dst has room for 8 bytes more than the piece. */
-uint32_t tl_crc32c_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const void *src, size_t n, size_t zero);
+uint32_t tl_crc32c_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const void *src, size_t n,
+                         size_t zero);
 
 /* Continues `crc` over two words and the low 5 bytes of a third: the 21 bytes before a batch's checksummed part. */
 uint32_t tl_crc32c_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third);

@@ -9,11 +9,12 @@
 
 #include "tidelog/os.h"
 
-typedef uint32_t tl_owner;              /* a lock word without the waiters bit; 0: nobody */
+typedef uint32_t tl_owner; /* a lock word without the waiters bit; 0: nobody */
 
 #define TL_LOCK_WAITERS 0x80000000u
 #define TL_INCARNATION_MASK 0x1fffffu
-#define TL_LOCK_NOBODY 0x3ffu           /* no process has this slot: the next who wants the lock finds its owner dead and repairs */
+#define TL_LOCK_NOBODY \
+    0x3ffu /* no process has this slot: the next who wants the lock finds its owner dead and repairs */
 
 TL_INLINE tl_owner tl_owner_make(uint32_t slot, uint32_t incarnation) {
     return ((incarnation & TL_INCARNATION_MASK) << 10) | ((slot + 1) & 0x3ffu);

@@ -9,39 +9,45 @@
 #include "tidelog/store.h"
 
 typedef struct tl_appended {
-    int64_t base_offset, next_offset;   /* offsets are dense from the first message to the last */
-    uint64_t tail;                      /* to be given to tl_partition_sync */
+    int64_t base_offset, next_offset; /* offsets are dense from the first message to the last */
+    uint64_t tail;                    /* to be given to tl_partition_sync */
 } tl_appended;
 
 /* What to append; exactly one of messages, rows, encoded is set. */
 typedef struct tl_append {
     const tl_message *messages;
     const tl_rows *rows;
-    uint8_t *encoded;                   /* one ready batch with a right CRC; its base offset is patched in place */
+    uint8_t *encoded; /* one ready batch with a right CRC; its base offset is patched in place */
     size_t encoded_bytes;
-    size_t first, count;                /* which messages or rows; for encoded: how many messages it holds */
-    int64_t max_timestamp_ms;           /* of `encoded` */
-    size_t bound_bytes;                 /* of messages: tl_batch_bound of their bytes, if the caller has summed them; 0: not */
-    const tl_batch_spec *spec;          /* NULL: tl_batch_plain */
+    size_t first, count;       /* which messages or rows; for encoded: how many messages it holds */
+    int64_t max_timestamp_ms;  /* of `encoded` */
+    size_t bound_bytes;        /* of messages: tl_batch_bound of their bytes, if the caller has summed them; 0: not */
+    const tl_batch_spec *spec; /* NULL: tl_batch_plain */
 } tl_append;
 
 enum {
-    TL_APPEND_TRY = 1,                  /* no waiting and no system call: TL_EAGAIN when one would be needed. For callers that hold the GIL */
-    TL_APPEND_THROUGH_FILE = 2          /* pwrite instead of stores to the map: cheaper when a sync follows */
+    TL_APPEND_TRY =
+        1, /* no waiting and no system call: TL_EAGAIN when one would be needed. For callers that hold the GIL */
+    TL_APPEND_THROUGH_FILE = 2 /* pwrite instead of stores to the map: cheaper when a sync follows */
 };
 
 /* Appends everything or nothing that is visible: several batches may be published one by one, so after an error
  * result->next_offset - result->base_offset messages are in (0 with TL_EAGAIN). */
-int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned flags, tl_appended *result, tl_error *err);
+int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned flags, tl_appended *result,
+                        tl_error *err);
 /* The path of `send`. */
-int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags, tl_appended *result, tl_error *err);
+int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags, tl_appended *result,
+                            tl_error *err);
 
 /* Blocks until everything before `tail` is on disk (group commit among threads and processes). */
 int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns, tl_error *err);
 bool tl_partition_is_synced(const tl_partition *partition, uint64_t tail);
 
-typedef struct tl_bounds { int64_t log_start, log_end; uint64_t tail; } tl_bounds;
-int tl_partition_bounds(tl_partition *partition, tl_bounds *out, tl_error *err);    /* no system call */
+typedef struct tl_bounds {
+    int64_t log_start, log_end;
+    uint64_t tail;
+} tl_bounds;
+int tl_partition_bounds(tl_partition *partition, tl_bounds *out, tl_error *err); /* no system call */
 uint64_t tl_partition_tail(const tl_partition *partition);
 
 /* --- reading: copies whole batches out of the maps, checking each CRC in the same pass, so that nothing a caller holds
@@ -49,9 +55,9 @@ uint64_t tl_partition_tail(const tl_partition *partition);
 
 /* Where a reader is. Zero it and set `offset`; the rest is a cache. */
 typedef struct tl_cursor {
-    int64_t offset;                     /* of the next message wanted */
-    uint64_t place;                     /* of the batch that holds it or comes next; valid when `located` */
-    int64_t batch_offset;               /* base offset expected there */
+    int64_t offset;       /* of the next message wanted */
+    uint64_t place;       /* of the batch that holds it or comes next; valid when `located` */
+    int64_t batch_offset; /* base offset expected there */
     bool located;
 } tl_cursor;
 
@@ -69,15 +75,15 @@ int tl_chunk_reserve(tl_chunk *chunk, size_t more_bytes, size_t more_records, tl
 
 enum {
     TL_READ_UNCOMMITTED = 1,
-    TL_READ_TRY = 2                     /* no system call, at most 64 KiB: TL_EAGAIN when more would be needed */
+    TL_READ_TRY = 2 /* no system call, at most 64 KiB: TL_EAGAIN when more would be needed */
 };
 
 /* What ended a read early. */
 typedef struct tl_read_end {
-    bool compressed;                    /* the batch at chunk->bytes + batch_at is compressed (header included) */
+    bool compressed; /* the batch at chunk->bytes + batch_at is compressed (header included) */
     size_t batch_at;
     tl_batch batch;
-    int64_t skipped_to;                 /* after TL_ECORRUPT: the offset at which reading may go on, -1: none known */
+    int64_t skipped_to; /* after TL_ECORRUPT: the offset at which reading may go on, -1: none known */
 } tl_read_end;
 
 /* Appends to `chunk` the records from cursor->offset on, whole batches, until it holds at least max_records or max_bytes
@@ -86,7 +92,8 @@ typedef struct tl_read_end {
  * the caller unpacks it and calls tl_chunk_add.
  * TL_OK also when there was nothing (chunk->count unchanged); TL_ERANGE when cursor->offset is below the log start or
  * past the log end; TL_ECORRUPT with file and position. */
-int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes, unsigned flags, tl_read_end *end, tl_error *err);
+int tl_partition_read(tl_partition *partition, tl_cursor *cursor, tl_chunk *chunk, size_t max_records, size_t max_bytes,
+                      unsigned flags, tl_read_end *end, tl_error *err);
 
 /* Adds the records (offset >= from_offset) of an unpacked payload, which stands at chunk->bytes[at, at + bytes). */
 int tl_chunk_add(tl_chunk *chunk, size_t at, size_t bytes, const tl_batch *batch, int64_t from_offset, tl_error *err);
@@ -95,16 +102,21 @@ int tl_chunk_add(tl_chunk *chunk, size_t at, size_t bytes, const tl_batch *batch
  * wanted of one batch must fit: *need says how much room that takes when it answers TL_ETOOLARGE). Any of offsets,
  * timestamps_ms may be NULL. Keys are appended to `keys` (records with key and offset only) when it is not NULL.
  * A compressed batch ends the read as above, copied to `keys`->bytes. */
-int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t row_bytes, uint8_t *rows, size_t room, int64_t *offsets, int64_t *timestamps_ms, tl_chunk *keys, size_t *taken, size_t *need, unsigned flags, tl_read_end *end, tl_error *err);
+int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t row_bytes, uint8_t *rows, size_t room,
+                           int64_t *offsets, int64_t *timestamps_ms, tl_chunk *keys, size_t *taken, size_t *need,
+                           unsigned flags, tl_read_end *end, tl_error *err);
 
 /* Random access: the records at `offsets` (any order; sorted is fast), one record each, in order. An offset without a
  * message (a gap, a control record) or outside the log is TL_ERANGE, *failed says which. Compressed batches: `unpack`
  * is called with the payload and must append the unpacked payload to chunk->bytes (through tl_chunk_reserve). */
-typedef int (*tl_unpack)(void *context, tl_chunk *chunk, const tl_batch *batch, size_t payload_at, size_t payload_bytes, tl_error *err);
-int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t count, tl_chunk *chunk, unsigned flags, tl_unpack unpack, void *context, size_t *failed, tl_error *err);
+typedef int (*tl_unpack)(void *context, tl_chunk *chunk, const tl_batch *batch, size_t payload_at, size_t payload_bytes,
+                         tl_error *err);
+int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t count, tl_chunk *chunk, unsigned flags,
+                         tl_unpack unpack, void *context, size_t *failed, tl_error *err);
 
 /* The first offset whose timestamp is >= each given one; log end where there is none. */
-int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets, tl_unpack unpack, void *context, tl_error *err);
+int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets,
+                      tl_unpack unpack, void *context, tl_error *err);
 
 /* Messages from an offset to the log end; gaps, empty batches and control batches are none. */
 int tl_partition_count(tl_partition *partition, int64_t from, int64_t *messages, tl_error *err);
@@ -118,7 +130,7 @@ typedef struct tl_partition_info {
     int64_t log_start, log_end, max_timestamp_ms, lease;
     uint64_t bytes, allocated_bytes, tail, synced;
     uint32_t segments, first_ordinal;
-    int failed;                         /* errno of a failed sync, 0: none */
+    int failed; /* errno of a failed sync, 0: none */
 } tl_partition_info;
 int tl_partition_describe(tl_partition *partition, tl_partition_info *out, tl_error *err);
 
@@ -126,7 +138,8 @@ int tl_partition_describe(tl_partition *partition, tl_partition_info *out, tl_er
  * first_offset, next_offset); progress(context, bytes) as it goes. Read-only. Returns the number of findings. */
 typedef struct tl_check_report {
     void *context;
-    void (*finding)(void *context, const char *file, int64_t position, const char *what, int64_t first_offset, int64_t next_offset);
+    void (*finding)(void *context, const char *file, int64_t position, const char *what, int64_t first_offset,
+                    int64_t next_offset);
     void (*progress)(void *context, uint64_t bytes, uint64_t batches, uint64_t messages);
 } tl_check_report;
 int tl_partition_check(tl_partition *partition, const tl_check_report *report, tl_error *err);

@@ -10,14 +10,14 @@
 
 typedef struct tl_stat {
     uint64_t device, inode, size_bytes;
-    uint64_t blocks_bytes;              /* really allocated */
+    uint64_t blocks_bytes; /* really allocated */
     int64_t modified_ms;
     uint32_t mode, links, uid;
 } tl_stat;
 
 /* Two opens of one store in one page cache have equal identities (SHARING rule 1). */
 typedef struct tl_identity {
-    uint64_t boot[2];                   /* the kernel's boot id */
+    uint64_t boot[2]; /* the kernel's boot id */
     uint64_t device, inode, mount;
 } tl_identity;
 
@@ -25,37 +25,42 @@ enum tl_lock_kind { TL_UNLOCK = 0, TL_LOCK_SHARED = 1, TL_LOCK_EXCLUSIVE = 2 };
 
 typedef struct tl_io {
     /* Paths are relative to a directory descriptor and never follow a symbolic link in their last part. */
-    int (*open)(int dir, const char *path, int flags, unsigned mode);   /* O_CLOEXEC | O_NOFOLLOW are added */
+    int (*open)(int dir, const char *path, int flags, unsigned mode); /* O_CLOEXEC | O_NOFOLLOW are added */
     int (*close)(int fd);
     int (*stat)(int fd, tl_stat *out);
     int (*mkdir)(int dir, const char *path, unsigned mode);
     int (*rename)(int from_dir, const char *from, int to_dir, const char *to);
     int (*unlink)(int dir, const char *path, bool directory);
-    int (*list)(int dir, void *context, int (*each)(void *context, const char *name)); /* not "." and ".."; stops at a result != 0 and returns it */
-    int (*fallocate)(int fd, uint64_t from, uint64_t bytes);            /* real allocation, or -EOPNOTSUPP: never emulated */
+    int (*list)(int dir, void *context,
+                int (*each)(void *context,
+                            const char *name)); /* not "." and ".."; stops at a result != 0 and returns it */
+    int (*fallocate)(int fd, uint64_t from, uint64_t bytes); /* real allocation, or -EOPNOTSUPP: never emulated */
     int (*ftruncate)(int fd, uint64_t size_bytes);
-    int64_t (*pread)(int fd, void *to, size_t bytes, uint64_t from);    /* whole unless the file ends */
+    int64_t (*pread)(int fd, void *to, size_t bytes, uint64_t from);        /* whole unless the file ends */
     int64_t (*pwrite)(int fd, const void *from, size_t bytes, uint64_t to); /* whole, or -errno */
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
     int (*syncfs)(int fd);
     int (*map)(int fd, uint64_t from, size_t bytes, bool writable, void **out); /* shared; `from` page aligned */
-    int (*reserve)(size_t bytes, void **out);                           /* address space without memory behind it */
+    int (*reserve)(size_t bytes, void **out); /* address space without memory behind it */
     int (*map_at)(void *at, int fd, uint64_t from, size_t bytes, bool writable); /* over a part of a reservation */
     int (*unmap)(void *at, size_t bytes);
-    int (*populate)(void *at, size_t bytes, bool writable);             /* faults pages in now; a full disk is an error, not a signal */
-    int (*lock)(int fd, int kind, uint64_t byte, uint64_t bytes, bool wait); /* open-file-description locks; -EAGAIN when taken */
-    int (*locked)(int fd, uint64_t byte);                               /* 1: another description holds it exclusively or shared */
-    int (*futex_wait)(const uint32_t *word, uint32_t value, int64_t timeout_ns); /* shared between processes; -EAGAIN, -ETIMEDOUT, -EINTR */
+    int (*populate)(void *at, size_t bytes,
+                    bool writable); /* faults pages in now; a full disk is an error, not a signal */
+    int (*lock)(int fd, int kind, uint64_t byte, uint64_t bytes,
+                bool wait);               /* open-file-description locks; -EAGAIN when taken */
+    int (*locked)(int fd, uint64_t byte); /* 1: another description holds it exclusively or shared */
+    int (*futex_wait)(const uint32_t *word, uint32_t value,
+                      int64_t timeout_ns); /* shared between processes; -EAGAIN, -ETIMEDOUT, -EINTR */
     int (*futex_wake)(const uint32_t *word, int count);
     int (*identity)(int dir, tl_identity *out);
-    int (*filesystem)(int dir, uint64_t *magic);                        /* statfs f_type */
-    int64_t (*now_ms)(void);                                            /* wall clock */
-    int64_t (*now_ns)(void);                                            /* the same, finer */
-    int64_t (*coarse_ms)(void);                                         /* the same at a fifth of the cost, up to 10 ms late */
+    int (*filesystem)(int dir, uint64_t *magic); /* statfs f_type */
+    int64_t (*now_ms)(void);                     /* wall clock */
+    int64_t (*now_ns)(void);                     /* the same, finer */
+    int64_t (*coarse_ms)(void);                  /* the same at a fifth of the cost, up to 10 ms late */
     int64_t (*monotonic_ns)(void);
     int (*random)(void *to, size_t bytes);
-    uint32_t (*process_id)(void);                                       /* for messages only, never for liveness */
+    uint32_t (*process_id)(void); /* for messages only, never for liveness */
     void *(*malloc)(size_t bytes);
     void *(*realloc)(void *old, size_t bytes);
     void (*free)(void *old);
@@ -64,7 +69,7 @@ typedef struct tl_io {
 extern const tl_io tl_io_posix;
 
 #ifdef TL_TEST
-extern tl_io tl_os_table;               /* a writable copy, for tests */
+extern tl_io tl_os_table; /* a writable copy, for tests */
 #define tl_os (&tl_os_table)
 #else
 #define tl_os (&tl_io_posix)
@@ -79,26 +84,27 @@ void *tl_calloc(size_t count, size_t bytes);
 enum tl_bug {
     TL_BUG_NONE = 0,
 #define TL_BUG_LIST(X) \
-    X(TAIL_BEFORE_COPY) X(NO_BARRIER_BEFORE_SLEEPERS) X(NO_ZERO_TO_RESERVE) X(END_SLOT_WITHOUT_TAG) \
-    X(OFFSET_REUSED_AFTER_CUT) X(DIRECTORY_NOT_SYNCED) X(TAIL_CRC_NOT_CHECKED) X(STOPPED_OWNER_ROBBED) \
-    X(INCARNATION_NOT_BUMPED) X(INDEX_AHEAD_OF_DATA) X(FSYNC_RETRIED) X(SYNCING_IGNORED) \
-    X(CHECKPOINT_BEFORE_LOG_SYNC) X(CHECKPOINT_OVERWRITTEN_UNSYNCED) X(READY_STORED_FIRST) X(CLOSE_WITHOUT_GATE) \
-    X(SEAL_AFTER_TAIL) X(STRAY_SEGMENT_KEPT) X(LEASE_NOT_SYNCED) X(CLEAN_MARK_KEPT) X(LOG_START_AFTER_UNLINK) \
-    X(RECOVERY_POINT_AFTER_SYNC) X(ZOMBIE_COMMIT_ACCEPTED) X(WRITER_IGNORES_DROP)
+    X(TAIL_BEFORE_COPY) \
+    X(NO_BARRIER_BEFORE_SLEEPERS) X(NO_ZERO_TO_RESERVE) X(END_SLOT_WITHOUT_TAG) X(OFFSET_REUSED_AFTER_CUT) \
+        X(DIRECTORY_NOT_SYNCED) X(TAIL_CRC_NOT_CHECKED) X(STOPPED_OWNER_ROBBED) X(INCARNATION_NOT_BUMPED) \
+            X(INDEX_AHEAD_OF_DATA) X(FSYNC_RETRIED) X(SYNCING_IGNORED) X(CHECKPOINT_BEFORE_LOG_SYNC) \
+                X(CHECKPOINT_OVERWRITTEN_UNSYNCED) X(READY_STORED_FIRST) X(CLOSE_WITHOUT_GATE) X(SEAL_AFTER_TAIL) \
+                    X(STRAY_SEGMENT_KEPT) X(LEASE_NOT_SYNCED) X(CLEAN_MARK_KEPT) X(LOG_START_AFTER_UNLINK) \
+                        X(RECOVERY_POINT_AFTER_SYNC) X(ZOMBIE_COMMIT_ACCEPTED) X(WRITER_IGNORES_DROP)
 #define TL_BUG_ENUM(name) TL_BUG_##name,
     TL_BUG_LIST(TL_BUG_ENUM)
 #undef TL_BUG_ENUM
-    TL_BUG_COUNT
+        TL_BUG_COUNT
 };
 
 #ifdef TL_TEST
 /* TL_CRASH=name:nth kills the process by SIGKILL at the nth hit of a point, TL_STOP=name:nth stops it by SIGSTOP.
  * TL_POINT_LOG=path appends the names of points when they are hit first. A hook set by tests is called before both. */
-void tl_point_hit(const char *name);    /* a literal: the pointer is kept */
+void tl_point_hit(const char *name);      /* a literal: the pointer is kept */
 uint64_t tl_point_hits(const char *name); /* by this process so far; a forked child starts at 0 */
 extern void (*tl_point_hook)(const char *name);
 extern void (*tl_yield_hook)(void);
-extern int tl_bug;                      /* an enum tl_bug; from TL_BUG=<name> in the environment, or set by a test */
+extern int tl_bug; /* an enum tl_bug; from TL_BUG=<name> in the environment, or set by a test */
 const char *tl_bug_name(int bug);
 #define TL_POINT(name) tl_point_hit(name)
 #define TL_YIELD() (tl_yield_hook ? tl_yield_hook() : (void)0)

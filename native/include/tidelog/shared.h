@@ -10,9 +10,9 @@
 #include "tidelog/checkpoint.h"
 #include "tidelog/lock.h"
 
-#define TL_SHARED_MAGIC 0x3164657261687374u     /* "tshared1" */
+#define TL_SHARED_MAGIC 0x3164657261687374u /* "tshared1" */
 #define TL_SHARED_VERSION 1u
-#define TL_LOCK_ABI 0x78000001u                 /* lock words: version 1; architecture and word size are added */
+#define TL_LOCK_ABI 0x78000001u /* lock words: version 1; architecture and word size are added */
 #define TL_PROCESSES 512u
 #define TL_PARTITIONS (1u << 17)
 #define TL_BLOCK_PARTITIONS 64u
@@ -22,10 +22,10 @@
 /* The words of a partition's end that belong together: valid when `tail` equals the partition's tail. */
 typedef struct tl_end {
     uint64_t tail;
-    int64_t end_offset;                 /* log end offset */
-    int64_t max_timestamp_ms;           /* of the segment `tail` points into; -1: none */
-    uint32_t header_crc;                /* CRC-32C over the first 21 bytes of every batch of that segment */
-    uint32_t batches;                   /* in that segment, modulo 2^32 */
+    int64_t end_offset;       /* log end offset */
+    int64_t max_timestamp_ms; /* of the segment `tail` points into; -1: none */
+    uint32_t header_crc;      /* CRC-32C over the first 21 bytes of every batch of that segment */
+    uint32_t batches;         /* in that segment, modulo 2^32 */
 } tl_end;
 
 /* Readers look at a slot without the lock and ask the tail afterwards whether it was in force. Whoever sees a field of the
@@ -54,37 +54,37 @@ TL_INLINE uint32_t tl_place_position(uint64_t place) { return (uint32_t)place; }
 typedef struct tl_hot {
     /* line 0: written under `lock` */
     uint32_t lock;
-    uint32_t late;                      /* unsynced bytes are older than promised: appenders sync first */
-    uint64_t reserve;                   /* bytes in [tail, reserve) may be half written */
-    uint32_t index_entries;             /* of the active segment */
+    uint32_t late;          /* unsynced bytes are older than promised: appenders sync first */
+    uint64_t reserve;       /* bytes in [tail, reserve) may be half written */
+    uint32_t index_entries; /* of the active segment */
     uint32_t time_entries;
     uint64_t segment_created_ms;
     tl_end end_a;
     /* line 1: read by readers */
-    uint64_t tail;                      /* release-stored last: the only word that bounds a read */
-    uint64_t id;                        /* never reused; bit 0: DROPPED */
-    int64_t log_start;                  /* log start offset */
-    uint64_t lso;                       /* place before which everything is decided; UINT64_MAX: no open transaction */
-    uint64_t sleepers;                  /* bit (slot & 63) of every process that sleeps on this partition */
-    int64_t active_base[2];             /* base offset of the segment with an even, an odd ordinal; the tail's is valid */
-    uint32_t first_ordinal;             /* of the oldest segment kept */
+    uint64_t tail;          /* release-stored last: the only word that bounds a read */
+    uint64_t id;            /* never reused; bit 0: DROPPED */
+    int64_t log_start;      /* log start offset */
+    uint64_t lso;           /* place before which everything is decided; UINT64_MAX: no open transaction */
+    uint64_t sleepers;      /* bit (slot & 63) of every process that sleeps on this partition */
+    int64_t active_base[2]; /* base offset of the segment with an even, an odd ordinal; the tail's is valid */
+    uint32_t first_ordinal; /* of the oldest segment kept */
     uint32_t reserved_a;
     /* line 2: written under `lock` */
     tl_end end_b;
-    uint64_t bytes_since_entry;         /* these three: tl_index_progress of the active segment */
+    uint64_t bytes_since_entry; /* these three: tl_index_progress of the active segment */
     int64_t time_max_ms, time_max_offset;
-    int64_t lease;                      /* no offset >= lease may be given out before the lease is extended on disk */
+    int64_t lease; /* no offset >= lease may be given out before the lease is extended on disk */
     /* line 3: syncing */
     uint32_t sync_lock;
-    uint32_t failed;                    /* errno of the failed sync; sticky. With TL_UNRECOVERED: why recovery gave it up */
-    uint64_t synced;                    /* everything before this place is on disk */
-    uint64_t syncing;                   /* place + 1 a leader is syncing up to; 0: none. Left set by a dead leader */
-    uint64_t dirty_since_ns;            /* monotonic time of the oldest unsynced append; 0: none */
-    uint64_t saved;                     /* `synced` as the checkpoint holds it */
+    uint32_t failed;         /* errno of the failed sync; sticky. With TL_UNRECOVERED: why recovery gave it up */
+    uint64_t synced;         /* everything before this place is on disk */
+    uint64_t syncing;        /* place + 1 a leader is syncing up to; 0: none. Left set by a dead leader */
+    uint64_t dirty_since_ns; /* monotonic time of the oldest unsynced append; 0: none */
+    uint64_t saved;          /* `synced` as the checkpoint holds it */
     int64_t saved_log_start;
-    uint32_t sync_waiters;              /* threads asleep on sync_turns */
-    uint32_t sync_turns;                /* futex: bumped when the sync lock was released */
-    int64_t first_base;                 /* base offset of segment first_ordinal; stored before it, under `lock` */
+    uint32_t sync_waiters; /* threads asleep on sync_turns */
+    uint32_t sync_turns;   /* futex: bumped when the sync lock was released */
+    int64_t first_base;    /* base offset of segment first_ordinal; stored before it, under `lock` */
 } tl_hot;
 
 /* Counts and progress of the active segment's indexes: written under the lock, looked at without it. */
@@ -92,7 +92,8 @@ TL_INLINE void tl_hot_set_counts(tl_hot *hot, uint32_t index_entries, uint32_t t
     __atomic_store_n(&hot->time_entries, time_entries, __ATOMIC_RELEASE);
     __atomic_store_n(&hot->index_entries, index_entries, __ATOMIC_RELEASE);
 }
-TL_INLINE void tl_hot_set_progress(tl_hot *hot, uint64_t bytes_since_entry, int64_t time_max_ms, int64_t time_max_offset) {
+TL_INLINE void tl_hot_set_progress(tl_hot *hot, uint64_t bytes_since_entry, int64_t time_max_ms,
+                                   int64_t time_max_offset) {
     __atomic_store_n(&hot->bytes_since_entry, bytes_since_entry, __ATOMIC_RELAXED);
     __atomic_store_n(&hot->time_max_ms, time_max_ms, __ATOMIC_RELAXED);
     __atomic_store_n(&hot->time_max_offset, time_max_offset, __ATOMIC_RELAXED);
@@ -100,22 +101,22 @@ TL_INLINE void tl_hot_set_progress(tl_hot *hot, uint64_t bytes_since_entry, int6
 
 /* What seldom changes; written under the catalogue lock before `id` is published, config words atomically. */
 typedef struct tl_cold {
-    uint64_t id;                        /* as in tl_hot without the DROPPED bit; 0: free */
-    uint8_t channel[16];                /* the channel's UUID */
+    uint64_t id;         /* as in tl_hot without the DROPPED bit; 0: free */
+    uint8_t channel[16]; /* the channel's UUID */
     uint32_t partition;
     uint32_t segment_bytes;
-    int64_t segment_ms, retention_ms, retention_bytes;  /* -1: no limit */
+    int64_t segment_ms, retention_ms, retention_bytes; /* -1: no limit */
     uint32_t max_message_bytes;
     uint32_t retention_consumed;
     uint64_t reserved[23];
-    char directory[264];                /* name of the partition's directory, NUL-terminated */
+    char directory[264]; /* name of the partition's directory, NUL-terminated */
 } tl_cold;
 
 typedef struct tl_process {
-    uint32_t word;                      /* futex: bumped to wake whoever sleeps in this process */
-    uint32_t incarnation;               /* bumped by whoever takes the slot */
-    uint32_t sleeping;                  /* threads asleep on `word` */
-    uint32_t pid;                       /* for messages only */
+    uint32_t word;        /* futex: bumped to wake whoever sleeps in this process */
+    uint32_t incarnation; /* bumped by whoever takes the slot */
+    uint32_t sleeping;    /* threads asleep on `word` */
+    uint32_t pid;         /* for messages only */
     uint64_t started_ms;
     uint64_t reserved[5];
 } tl_process;
@@ -127,22 +128,22 @@ enum { TL_READY = 1, TL_READY_ALONE = 2 };
 typedef struct tl_shared_header {
     uint64_t magic;
     uint32_t version, lock_abi;
-    tl_identity ready;                  /* zeroed first, stored last (rule 2) */
+    tl_identity ready; /* zeroed first, stored last (rule 2) */
     uint32_t ready_set, reserved_a;
     /* one line each: */
     _Alignas(64) uint32_t catalogue_lock;
-    uint32_t partitions;                /* slots ever used; grows under catalogue_lock, release-stored */
-    uint64_t generation;                /* of the catalogue: bumped when channels come or go */
-    uint64_t next_id;                   /* of partitions; never goes back (checkpointed) */
+    uint32_t partitions; /* slots ever used; grows under catalogue_lock, release-stored */
+    uint64_t generation; /* of the catalogue: bumped when channels come or go */
+    uint64_t next_id;    /* of partitions; never goes back (checkpointed) */
     uint64_t allocated_blocks;
     _Alignas(64) uint32_t checkpoint_lock;
     uint32_t reserved_b;
     _Alignas(64) uint32_t checkpoint_sync_lock;
     uint32_t reserved_c;
     _Alignas(64) tl_checkpoint_words checkpoint;
-    _Alignas(64) uint64_t last_flush_ns;  /* monotonic; the last round of flushing that ended */
-    uint64_t flush_interval_ms;         /* the smallest asked for by a process */
-    uint64_t processes;                 /* highest slot ever used + 1 */
+    _Alignas(64) uint64_t last_flush_ns; /* monotonic; the last round of flushing that ended */
+    uint64_t flush_interval_ms;          /* the smallest asked for by a process */
+    uint64_t processes;                  /* highest slot ever used + 1 */
 } tl_shared_header;
 
 _Static_assert(sizeof(tl_hot) == 256, "hot words of a partition fill four cache lines");
