@@ -122,6 +122,9 @@ static int dirty_again(tl_partition *partition, uint64_t from, uint64_t until, t
         if (status < 0)
             return status;
     }
+    if (tl_place_ordinal(until) > 0 && tl_seals_map(partition, false, NULL) == TL_OK &&
+        !touch(partition->seals, 0, __atomic_load_n(&partition->seals_allocated, __ATOMIC_ACQUIRE)))
+        return tl_fail(err, TL_EBUS, "the file of seals cannot be written", partition->cold->directory, -1);
     return TL_OK;
 }
 

@@ -444,10 +444,26 @@ static void lose_file(int i) {
             f->lost[at / PAGE] = hash_bytes(bytes_of(now, i) + at, PAGE) | 1;
 }
 
+static const char *any_name_of(const disk *d, int i) {
+    for (size_t k = 0; k < d->name_count; k++)
+        if (d->names[k].child == i)
+            return d->names[k].name;
+    for (size_t k = 0; k < d->durable_count; k++)
+        if (d->durable[k].child == i)
+            return d->durable[k].name;
+    return "";
+}
+
+static bool is_index(const char *name) {
+    size_t length = strlen(name);
+    return length > 5 && strcmp(name + length - 5, "index") == 0;
+}
+
 /* A leader that finds its predecessor dead has stored to every page again: the kernel takes them for dirty. */
-static inline void disk_touch_all(void) {
+static inline void disk_touch_logs(void) {
     for (int i = 1; i < INODES; i++)
-        memset(now->inodes[i].lost, 0, sizeof now->inodes[i].lost);
+        if (now->inodes[i].used && !is_index(any_name_of(now, i)) && strncmp(any_name_of(now, i), "checkpoint", 10) != 0)
+            memset(now->inodes[i].lost, 0, sizeof now->inodes[i].lost);
 }
 
 static int disk_sync(int fd) {
@@ -456,7 +472,8 @@ static int disk_sync(int fd) {
     on_event("disk.sync");
     if (now->inodes[i].directory) {
         settle_entries(i);
-    } else if (fail_sync_in >= 0 && fail_sync_in-- == 0) {
+    } else if (fail_sync_in >= 0 && !(fail_kills && is_index(any_name_of(now, i))) && fail_sync_in-- == 0) {
+        /* Not of an index when nobody lives to tell: it can be made anew, and each entry is verified when it is used. */
         lose_file(i);
         on_failed_sync();
         return -EIO;
@@ -542,16 +559,6 @@ static void disk_install(void) {
 /* Valid for one boot only, so no state after a cut depends on what they hold. */
 static bool is_live_state(const char *name) {
     return strcmp(name, "shared") == 0 || strcmp(name, "shared.new") == 0 || strcmp(name, "offsets") == 0 || strcmp(name, "store.lock") == 0;
-}
-
-static const char *any_name_of(const disk *d, int i) {
-    for (size_t k = 0; k < d->name_count; k++)
-        if (d->names[k].child == i)
-            return d->names[k].name;
-    for (size_t k = 0; k < d->durable_count; k++)
-        if (d->durable[k].child == i)
-            return d->durable[k].name;
-    return "";
 }
 
 /* Everything that nothing has synced. */

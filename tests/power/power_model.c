@@ -864,7 +864,7 @@ static void on_event(const char *name) {
     if (in_event)
         return;
     if (strcmp(name, "sync.dirtied_again") == 0)
-        disk_touch_all();
+        disk_touch_logs();
     events_here++;
     if (!armed)
         return;
