@@ -28,6 +28,7 @@ class Lane:
 LANES = [
     Lane("crash", ("tests.crash.test_points", "--kills", "100000", "--jobs", "2"), "100,000 kills at named points"),
     Lane("processes", ("tests.processes.test_processes", "--kills", "20000"), "20,000 kills at random times"),
+    Lane("power", ("tests.power.test_power",), "a million simulated cuts, a thousand real ones, full disks"),
     Lane("faults", ("tests.faults.test_faults",), "every call fails in turn, alone and in pairs, and every allocation"),
     Lane("damage", ("tests.damage.test_damage",), "every bit and every length of every file"),
     Lane(

@@ -175,7 +175,9 @@ int tl_records_put_clean(tl_store *store, uint32_t clean, tl_error *err);   /* d
 int tl_records_put_definitions(tl_store *store, const uint32_t *slots, size_t count, bool with_lease, tl_error *err);
 int tl_records_drop(tl_store *store, const uint32_t *slots, size_t count, tl_error *err);
 int tl_records_put_states(tl_store *store, const uint32_t *slots, const tl_state *states, size_t count, tl_error *err);   /* not synced */
-int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, int64_t first_base, tl_error *err); /* durable */
+/* Durable. */
+int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, int64_t first_base,
+                         tl_error *err);
 int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *leases, size_t count, tl_error *err);   /* durable */
 int tl_records_put_offsets(tl_store *store, tl_error *err);                 /* what changed; not synced */
 int tl_records_sync(tl_store *store, tl_error *err);

@@ -33,12 +33,13 @@ static int take_gate(tl_store *store, tl_error *err) {
     }
 }
 
-static int private_words(tl_store *store, tl_error *err) {
-    uint8_t *words = tl_calloc(1, TL_SHARED_BYTES); /* mostly untouched pages */
+static int private_words(tl_store *store, uint64_t blocks, tl_error *err) {
+    size_t bytes = TL_SHARED_BLOCKS_AT + (size_t)blocks * TL_BLOCK_BYTES;
+    uint8_t *words = tl_calloc(1, bytes);
     if (words == NULL)
         return tl_fail(err, TL_ENOMEM, "no memory for a copy of the shared words", store->path, -1);
     if (store->shared != NULL) {
-        memcpy(words, store->shared, TL_SHARED_BLOCKS_AT + store->header->allocated_blocks * TL_BLOCK_BYTES);
+        memcpy(words, store->shared, bytes);
         tl_os->unmap(store->shared, TL_SHARED_BYTES);
     }
     store->shared = words;
@@ -47,19 +48,50 @@ static int private_words(tl_store *store, tl_error *err) {
     return TL_OK;
 }
 
+static int note_slot(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value,
+                     uint32_t value_bytes) {
+    uint32_t slot = 0, *slots = context;
+    (void)value;
+    (void)value_bytes;
+    if (type < TL_RECORD_DEFINITION || type > TL_RECORD_START || key_bytes != sizeof slot)
+        return TL_OK;
+    memcpy(&slot, key, sizeof slot);
+    if (slot >= *slots && slot < TL_PARTITIONS) /* others are refused when they are loaded */
+        *slots = slot + 1;
+    return TL_OK;
+}
+
+/* Blocks of words that the checkpoint's partitions need. */
+static int count_blocks(tl_store *store, uint64_t *blocks, tl_error *err) {
+    tl_checkpoint_words words = {0};
+    tl_checkpoint checkpoint = {.fd = {-1, -1}, .snapshot_fd = {-1, -1}};
+    uint32_t slots = 1;
+    int status = tl_checkpoint_open(&checkpoint, store->dir, &words, err);
+    if (status < 0)
+        return status;
+    status = tl_checkpoint_view(&checkpoint, err);
+    if (status == TL_OK)
+        status = tl_checkpoint_load(&checkpoint, &slots, note_slot, err);
+    tl_checkpoint_close(&checkpoint);
+    *blocks = (slots + TL_BLOCK_PARTITIONS - 1) / TL_BLOCK_PARTITIONS;
+    return status;
+}
+
 /* Nobody is inside and the words are not of this boot: the checkpoint knows all of a store that was closed cleanly. */
 static int from_checkpoint(tl_store *store, tl_error *err) {
     if (store->shared != NULL) {
         tl_os->unmap(store->shared, TL_SHARED_BYTES);
         store->shared = NULL;
     }
-    int status = private_words(store, err);
+    uint64_t blocks = 0;
+    int status = count_blocks(store, &blocks, err);
+    if (status == TL_OK)
+        status = private_words(store, blocks, err);
     if (status < 0)
         return status;
     store->header->magic = TL_SHARED_MAGIC;
     store->header->version = TL_SHARED_VERSION;
-    store->header->allocated_blocks =
-        TL_PARTITIONS / TL_BLOCK_PARTITIONS; /* of our own memory, so nothing to allocate */
+    store->header->allocated_blocks = blocks; /* enough, so that nothing is allocated */
     status = tl_checkpoint_open(&store->checkpoint, store->dir, &store->header->checkpoint, err);
     if (status == TL_OK)
         status = tl_checkpoint_view(&store->checkpoint, err);
@@ -95,7 +127,7 @@ int tl_look_enter(tl_store *store, bool *live, tl_error *err) {
         usable = tl_shared_is_ready(store);
         store->gate_exclusive = false;
     }
-    status = usable ? private_words(store, err) : from_checkpoint(store, err);
+    status = usable ? private_words(store, store->header->allocated_blocks, err) : from_checkpoint(store, err);
     if (status == TL_OK && usable)
         status = tl_checkpoint_open(&store->checkpoint, store->dir, &store->header->checkpoint, err);
     if (status == TL_OK)

@@ -16,16 +16,30 @@ typedef struct definition {
     char directory[264];
 } definition;
 
-typedef struct start { int64_t log_start; uint32_t first_ordinal, reserved; int64_t first_base; } start;
-typedef struct store_record { uint64_t next_id; uint32_t clean, reserved; } store_record;
-typedef struct offset_value { int64_t offset, time_ms; } offset_value;
-typedef struct offset_key { uint8_t channel[16]; uint32_t partition; char group[TL_OFFSETS_MAX_GROUP_BYTES]; } offset_key;
+typedef struct start {
+    int64_t log_start;
+    uint32_t first_ordinal, reserved;
+    int64_t first_base;
+} start;
+typedef struct store_record {
+    uint64_t next_id;
+    uint32_t clean, reserved;
+} store_record;
+typedef struct offset_value {
+    int64_t offset, time_ms;
+} offset_value;
+typedef struct offset_key {
+    uint8_t channel[16];
+    uint32_t partition;
+    char group[TL_OFFSETS_MAX_GROUP_BYTES];
+} offset_key;
 
 #define GROUP_RECORDS 2048u /* the largest record is under 400 bytes, a group at most 1 MiB */
 
 /* --- writing --- */
 
-static int append(tl_store *store, const tl_checkpoint_record *records, size_t count, tl_checkpoint_end *end, tl_error *err) {
+static int append(tl_store *store, const tl_checkpoint_record *records, size_t count, tl_checkpoint_end *end,
+                  tl_error *err) {
     for (size_t at = 0; at < count; at += GROUP_RECORDS) {
         size_t take = count - at < GROUP_RECORDS ? count - at : GROUP_RECORDS;
         int status = tl_store_take(store, &store->header->checkpoint_lock, "the checkpoint is locked", err);
@@ -69,13 +83,15 @@ static int put(tl_store *store, const tl_checkpoint_record *records, size_t coun
 
 int tl_records_sync(tl_store *store, tl_error *err) {
     const store_record mark = {__atomic_load_n(&store->header->next_id, __ATOMIC_RELAXED), 0, 0};
-    const tl_checkpoint_record record = {.key = "", .value = &mark, .value_bytes = sizeof mark, .type = TL_RECORD_STORE};
+    const tl_checkpoint_record record = {
+        .key = "", .value = &mark, .value_bytes = sizeof mark, .type = TL_RECORD_STORE};
     return put(store, &record, 1, true, err);
 }
 
 int tl_records_put_clean(tl_store *store, uint32_t clean, tl_error *err) {
     const store_record mark = {__atomic_load_n(&store->header->next_id, __ATOMIC_RELAXED), clean, 0};
-    const tl_checkpoint_record record = {.key = "", .value = &mark, .value_bytes = sizeof mark, .type = TL_RECORD_STORE};
+    const tl_checkpoint_record record = {
+        .key = "", .value = &mark, .value_bytes = sizeof mark, .type = TL_RECORD_STORE};
     return put(store, &record, 1, clean != TL_CLEAN_OPENING, err);
 }
 
@@ -104,10 +120,12 @@ int tl_records_put_definitions(tl_store *store, const uint32_t *slots, size_t co
     }
     const store_record mark = {__atomic_load_n(&store->header->next_id, __ATOMIC_RELAXED), 0, 0};
     size_t used = 0;
-    records[used++] = (tl_checkpoint_record){.key = "", .value = &mark, .value_bytes = sizeof mark, .type = TL_RECORD_STORE};
+    records[used++] =
+        (tl_checkpoint_record){.key = "", .value = &mark, .value_bytes = sizeof mark, .type = TL_RECORD_STORE};
     for (size_t i = 0; i < count; i++) {
         fill_definition(tl_shared_cold(store->shared, slots[i]), &values[i]);
-        records[used++] = (tl_checkpoint_record){&slots[i], &values[i], sizeof values[i], 4, TL_RECORD_DEFINITION, false};
+        records[used++] =
+            (tl_checkpoint_record){&slots[i], &values[i], sizeof values[i], 4, TL_RECORD_DEFINITION, false};
         leases[i] = tl_shared_hot(store->shared, slots[i])->lease;
         if (with_lease)
             records[used++] = (tl_checkpoint_record){&slots[i], &leases[i], 8, 4, TL_RECORD_LEASE, false};
@@ -143,7 +161,8 @@ int tl_records_put_states(tl_store *store, const uint32_t *slots, const tl_state
     return status;
 }
 
-int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, int64_t first_base, tl_error *err) {
+int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, int64_t first_base,
+                         tl_error *err) {
     const start value = {log_start, first_ordinal, 0, first_base};
     const tl_checkpoint_record record = {&slot, &value, sizeof value, 4, TL_RECORD_START, false};
     return put(store, &record, 1, true, err);
@@ -178,7 +197,11 @@ static int append_offset(tl_store *store, const tl_offset_view *view, tl_error *
     const size_t key_bytes = offsetof(offset_key, group) + group_bytes;
     if (key_bytes > TL_CHECKPOINT_KEY_BYTES)
         return tl_fail(err, TL_ETOOLARGE, "a group name is too long to be kept: use at most 492 bytes", "", -1);
-    const tl_checkpoint_record record = {&key, value, (uint32_t)(sizeof fixed + metadata_bytes), (uint16_t)key_bytes, TL_RECORD_OFFSET,
+    const tl_checkpoint_record record = {&key,
+                                         value,
+                                         (uint32_t)(sizeof fixed + metadata_bytes),
+                                         (uint16_t)key_bytes,
+                                         TL_RECORD_OFFSET,
                                          view->word.offset < 0 && metadata_bytes == 0};
     tl_checkpoint_record stored = record;
     if (stored.deleted)
@@ -199,7 +222,8 @@ static int put_offset(tl_store *store, uint32_t slot, tl_error *err) {
     if (status < 0)
         return status;
     status = TL_OK;
-    if (tl_offsets_changed(store->offsets, &cursor, &view, NULL) == 1 && view.slot == slot) /* nobody has saved it meanwhile */
+    if (tl_offsets_changed(store->offsets, &cursor, &view, NULL) == 1 &&
+        view.slot == slot) /* nobody has saved it meanwhile */
         status = append_offset(store, &view, err);
     tl_lock_release(&store->header->checkpoint_lock, store->me);
     return status;
@@ -227,9 +251,7 @@ typedef struct loading {
     uint32_t clean;
 } loading;
 
-static int damaged(const loading *l, const char *what) {
-    return tl_fail(l->err, TL_ECORRUPT, what, "checkpoint", -1);
-}
+static int damaged(const loading *l, const char *what) { return tl_fail(l->err, TL_ECORRUPT, what, "checkpoint", -1); }
 
 static int load_slot(loading *l, const void *key, uint16_t key_bytes, uint32_t *slot) {
     if (key_bytes != 4)
@@ -264,7 +286,8 @@ static int load_state(loading *l, uint32_t slot, const tl_state *from) {
         tl_place_position(from->recovery_point) > TL_MAX_SEGMENT_BYTES)
         return damaged(l, "a recovery point in the checkpoint is impossible");
     hot->tail = hot->reserve = hot->synced = hot->saved = from->recovery_point;
-    hot->end_a = (tl_end){from->recovery_point, from->recovery_offset, from->max_timestamp_ms, from->header_crc, from->batches};
+    hot->end_a =
+        (tl_end){from->recovery_point, from->recovery_offset, from->max_timestamp_ms, from->header_crc, from->batches};
     hot->active_base[tl_place_ordinal(from->recovery_point) & 1] = from->base_offset;
     hot->index_entries = from->index_entries;
     hot->time_entries = from->time_entries;
@@ -292,7 +315,8 @@ static int load_offset(loading *l, const void *key, uint16_t key_bytes, const vo
     if (status == TL_OK && v.offset >= 0)
         status = tl_offsets_set(table, slot, v.offset, v.time_ms, true);
     if (status == TL_OK && value_bytes > sizeof v)
-        status = tl_offsets_set_metadata(table, slot, (const uint8_t *)value + sizeof v, value_bytes - sizeof v, l->err);
+        status =
+            tl_offsets_set_metadata(table, slot, (const uint8_t *)value + sizeof v, value_bytes - sizeof v, l->err);
     return status;
 }
 
@@ -306,7 +330,8 @@ static int load_mark(loading *l, const void *value, uint32_t value_bytes) {
     return TL_OK;
 }
 
-static int load_mark_only(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value, uint32_t value_bytes) {
+static int load_mark_only(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value,
+                          uint32_t value_bytes) {
     (void)key;
     (void)key_bytes;
     return type == TL_RECORD_STORE ? load_mark(context, value, value_bytes) : TL_OK;
@@ -319,7 +344,8 @@ int tl_records_load_mark(tl_store *store, bool *clean, tl_error *err) {
     return status;
 }
 
-static int load_one(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value, uint32_t value_bytes) {
+static int load_one(void *context, uint16_t type, const void *key, uint16_t key_bytes, const void *value,
+                    uint32_t value_bytes) {
     loading *l = context;
     if (type == TL_RECORD_STORE)
         return load_mark(l, value, value_bytes);
@@ -332,7 +358,12 @@ static int load_one(void *context, uint16_t type, const void *key, uint16_t key_
     if (status < 0)
         return status;
     tl_hot *hot = tl_shared_hot(l->store->shared, slot);
-    union { definition definition; tl_state state; start start; int64_t lease; } u;
+    union {
+        definition definition;
+        tl_state state;
+        start start;
+        int64_t lease;
+    } u;
     const size_t sizes[] = {sizeof(definition), sizeof(tl_state), sizeof(int64_t), sizeof(start)};
     if (value_bytes != sizes[type - TL_RECORD_DEFINITION])
         return damaged(l, "a record of the checkpoint has the wrong length");
@@ -398,7 +429,7 @@ int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
     }
     if (store->offsets != NULL)
         if (store->offsets != NULL)
-        mark_offsets_saved(store);
+            mark_offsets_saved(store);
     *clean = l.clean == TL_CLEAN || (l.clean == TL_CLEAN_OPENING && !store->options.look);
     return TL_OK;
 }

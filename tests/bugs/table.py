@@ -28,14 +28,19 @@ class Bug:
     lane: str
 
 
-CRASH = Program("crash/crash_points.c", ("crash/model.c", "crash/verify.c", "crash/work.c"))
+CRASH = Program(
+    "crash/crash_points.c",
+    ("crash/children.c", "crash/model.c", "crash/plan.c", "crash/verify.c", "crash/work.c"),
+)
 PROCESSES = Program("processes/survivors.c", ("processes/reader.c", "processes/shared.c", "processes/writer.c"))
 
 FAULTS = Program("faults/fault_io.c")
 DAMAGE = Program("damage/damage_reopen.c")
+POWER = Program("power/power_model.c")
 
 POINTS = ("--kills", "3000", "--jobs", "2")
 SURVIVORS = ("--kills", "100")
+STATES = ("--states", "30000", "--seconds", "120")
 
 BUGS = [
     Bug("TAIL_BEFORE_COPY", CRASH, POINTS, "crash"),
@@ -56,4 +61,10 @@ BUGS = [
     Bug("STOPPED_OWNER_ROBBED", PROCESSES, SURVIVORS, "processes"),
     Bug("INCARNATION_NOT_BUMPED", PROCESSES, SURVIVORS, "processes"),
     Bug("CLOSE_WITHOUT_GATE", PROCESSES, SURVIVORS, "processes"),
+    Bug("OFFSET_REUSED_AFTER_CUT", POWER, STATES, "power"),
+    Bug("DIRECTORY_NOT_SYNCED", POWER, STATES, "power"),
+    Bug("CHECKPOINT_BEFORE_LOG_SYNC", POWER, STATES, "power"),
+    Bug("CHECKPOINT_OVERWRITTEN_UNSYNCED", POWER, STATES, "power"),
+    Bug("LEASE_NOT_SYNCED", POWER, STATES, "power"),
+    Bug("RECOVERY_POINT_AFTER_SYNC", POWER, STATES, "power"),
 ]

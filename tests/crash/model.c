@@ -94,6 +94,7 @@ void model_doing(const char *format, ...) {
 
 void model_expect_ok(int status, const tl_error *err, const char *what) {
     if (status < 0)
-        model_fail("%s: %s (%s; %s; position %lld; errno %d; %s)", what, tl_status_name(status), err->what == NULL ? "" : err->what, err->path,
-                   (long long)err->position, err->sys_errno, err->detail);
+        model_fail("%s: %s (%s; %s; position %lld; errno %d; %s)", what, tl_status_name(status),
+                   err->what == NULL ? "" : err->what, err->path, (long long)err->position, err->sys_errno,
+                   err->detail);
 }

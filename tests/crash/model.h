@@ -9,7 +9,15 @@
 #include "tidelog/log.h"
 #include "tidelog/shared.h"
 
-enum { MODEL_PARTITIONS = 24, MODEL_LIVE = 3, MODEL_MESSAGES = 4096, MODEL_GROUPS = 2, MODEL_COMMITS = 1024, MODEL_GAPS = 32, MODEL_POINTS = 192 };
+enum {
+    MODEL_PARTITIONS = 24,
+    MODEL_LIVE = 3,
+    MODEL_MESSAGES = 4096,
+    MODEL_GROUPS = 2,
+    MODEL_COMMITS = 1024,
+    MODEL_GAPS = 32,
+    MODEL_POINTS = 192
+};
 
 /* ASKED: in the air when its sender died. KEPT: acknowledged, or seen by a reader, which promises the same. GONE: a
  * verifier looked and it was not there, so it must never come. */
@@ -23,7 +31,14 @@ typedef struct model_message {
 
 /* VANISHING: a drop that nobody acknowledged is seen by survivors; a power cut may still undo it, a call that takes the
  * catalogue's lock over finishes it. */
-enum partition_state { PARTITION_NONE, PARTITION_CREATING, PARTITION_LIVE, PARTITION_DROPPING, PARTITION_VANISHING, PARTITION_DROPPED };
+enum partition_state {
+    PARTITION_NONE,
+    PARTITION_CREATING,
+    PARTITION_LIVE,
+    PARTITION_DROPPING,
+    PARTITION_VANISHING,
+    PARTITION_DROPPED
+};
 
 /* values[0, asked) were asked for, in this order; the one at `acked` was the last acknowledged, at `synced` the last that
  * was made durable. -1: none. */
@@ -37,7 +52,7 @@ typedef struct model_partition {
     uint8_t channel[16];
     int64_t retention_ms, retention_bytes;
     uint32_t sent;
-    bool boot_pending;                  /* the machine "booted" and no verifier has finished since */
+    bool boot_pending; /* the machine "booted" and no verifier has finished since */
     int64_t trim_asked, trim_acked, start_seen, end_seen;
     uint32_t gap_count;
     int64_t gap_from[MODEL_GAPS], gap_to[MODEL_GAPS];
@@ -47,18 +62,18 @@ typedef struct model_partition {
 
 typedef struct model_point {
     char name[48];
-    uint64_t kills, runs, hits;         /* hits: in the runs that reached it */
+    uint64_t kills, runs, hits; /* hits: in the runs that reached it */
 } model_point;
 
 typedef struct model {
-    uint64_t life;                      /* seed of this life of a store */
+    uint64_t life; /* seed of this life of a store */
     char path[256];
     int64_t clock_ms, boot;
     uint32_t partitions;
     uint64_t commits_made;
-    char point[48];                     /* where the running child dies; "": nowhere */
-    uint64_t nth, tears;                /* tears: seed for a death in the middle of a copy, 0: none */
-    char doing[160];                    /* for the report of a failure */
+    char point[48];      /* where the running child dies; "": nowhere */
+    uint64_t nth, tears; /* tears: seed for a death in the middle of a copy, 0: none */
+    char doing[160];     /* for the report of a failure */
     bool killed, loud;
     uint32_t point_count;
     model_point points[MODEL_POINTS];
@@ -95,7 +110,7 @@ tl_partition *work_partition(tl_store *store, const model_partition *p);
 
 /* verify.c: `alone` says that no other process has the store open. */
 void verify_store(tl_store *store, bool alone);
-void verify_look(tl_store *store);      /* by a process that must not change anything */
+void verify_look(tl_store *store);               /* by a process that must not change anything */
 const uint8_t *verify_map_shared(size_t *bytes); /* the words of the boot, read-only; munmap them */
 
 #endif

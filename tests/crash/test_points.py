@@ -17,7 +17,7 @@ import pytest
 from tests import builds
 
 HERE = Path(__file__).parent
-SOURCES = [HERE / name for name in ("model.c", "verify.c", "work.c")]
+SOURCES = [HERE / name for name in ("children.c", "model.c", "plan.c", "verify.c", "work.c")]
 KILLS = 5000
 
 # Points of the core that no child of this lane comes by, and why.

@@ -19,7 +19,9 @@ static uint8_t expected_bytes[8192], block[1 << 16];
 
 /* --- which partitions there are --- */
 
-typedef struct presence { bool seen[MODEL_PARTITIONS]; } presence;
+typedef struct presence {
+    bool seen[MODEL_PARTITIONS];
+} presence;
 
 static int see(void *context, uint32_t slot, const tl_partition_config *config) {
     presence *found = context;
@@ -56,7 +58,8 @@ static void verify_catalogue(tl_store *store, bool alone) {
             model_fail("partition %u is gone", i);
         else if (p->state == PARTITION_DROPPING || p->state == PARTITION_VANISHING)
             p->state = alone ? PARTITION_DROPPED : PARTITION_VANISHING;
-        else if (p->state != PARTITION_CREATING || alone) /* a definition may be in the checkpoint, for the next boot to find */
+        else if (p->state != PARTITION_CREATING ||
+                 alone) /* a definition may be in the checkpoint, for the next boot to find */
             p->state = PARTITION_DROPPED;
     }
 }
@@ -84,8 +87,8 @@ static bool gap_allowed(model_partition *p, int64_t from, int64_t to) {
 
 static void check_gap(model_partition *p, int64_t from, int64_t to, const char *where) {
     if (from != to && !gap_allowed(p, from, to))
-        model_fail("offsets %lld to %lld of partition %d are missing %s (no boot explains it; log end seen %lld)", (long long)from, (long long)to - 1,
-                   (int)(p - m->partition), where, (long long)p->end_seen);
+        model_fail("offsets %lld to %lld of partition %d are missing %s (no boot explains it; log end seen %lld)",
+                   (long long)from, (long long)to - 1, (int)(p - m->partition), where, (long long)p->end_seen);
 }
 
 /* A message that is not below the log start and was not met. Until somebody has repaired what a dead writer left behind
@@ -93,35 +96,42 @@ static void check_gap(model_partition *p, int64_t from, int64_t to, const char *
 static void check_absent(model_partition *p, uint32_t sequence, int64_t log_start) {
     model_message *entry = &p->messages[sequence];
     if (entry->state == MESSAGE_KEPT && entry->offset >= log_start)
-        model_fail("message %u of partition %d, acknowledged or seen at offset %lld, is lost (log start %lld)", sequence, (int)(p - m->partition),
-                   (long long)entry->offset, (long long)log_start);
+        model_fail("message %u of partition %d, acknowledged or seen at offset %lld, is lost (log start %lld)",
+                   sequence, (int)(p - m->partition), (long long)entry->offset, (long long)log_start);
     if (entry->state == MESSAGE_ASKED && repaired)
         entry->state = MESSAGE_GONE;
 }
 
-static void check_record(model_partition *p, const tl_chunk *chunk, const tl_record *record, uint32_t *next, int64_t log_start) {
+static void check_record(model_partition *p, const tl_chunk *chunk, const tl_record *record, uint32_t *next,
+                         int64_t log_start) {
     uint32_t self = (uint32_t)(p - m->partition), id[3] = {0};
     if (record->value_bytes >= 12)
         memcpy(id, chunk->bytes + record->value_at, 12);
     uint32_t sequence = id[1];
     if (record->value_bytes < 12 || id[0] != self || sequence >= p->sent || id[2] != (uint32_t)record->value_bytes)
-        model_fail("offset %lld of partition %u holds bytes that nobody sent (%d bytes, %x %x %x)", (long long)record->offset, self, record->value_bytes, id[0], id[1], id[2]);
+        model_fail("offset %lld of partition %u holds bytes that nobody sent (%d bytes, %x %x %x)",
+                   (long long)record->offset, self, record->value_bytes, id[0], id[1], id[2]);
     if (sequence < *next)
-        model_fail("message %u of partition %u is there twice or out of order, at offset %lld", sequence, self, (long long)record->offset);
+        model_fail("message %u of partition %u is there twice or out of order, at offset %lld", sequence, self,
+                   (long long)record->offset);
     for (; *next < sequence; (*next)++)
         check_absent(p, *next, log_start);
     *next = sequence + 1;
     model_message *entry = &p->messages[sequence];
     if (entry->state == MESSAGE_GONE || entry->state == MESSAGE_NONE)
-        model_fail("message %u of partition %u was seen not to be there and is at offset %lld now", sequence, self, (long long)record->offset);
+        model_fail("message %u of partition %u was seen not to be there and is at offset %lld now", sequence, self,
+                   (long long)record->offset);
     if (entry->state == MESSAGE_KEPT && entry->offset != record->offset)
-        model_fail("message %u of partition %u moved from offset %lld to %lld", sequence, self, (long long)entry->offset, (long long)record->offset);
-    if (entry->bytes != (uint32_t)record->value_bytes || entry->timestamp_ms != record->timestamp_ms || (record->key_bytes == 8) != (entry->has_key != 0))
+        model_fail("message %u of partition %u moved from offset %lld to %lld", sequence, self,
+                   (long long)entry->offset, (long long)record->offset);
+    if (entry->bytes != (uint32_t)record->value_bytes || entry->timestamp_ms != record->timestamp_ms ||
+        (record->key_bytes == 8) != (entry->has_key != 0))
         model_fail("message %u of partition %u has another length, key or timestamp", sequence, self);
     model_fill_value(p, sequence, entry->bytes, expected_bytes);
     if (memcmp(expected_bytes, chunk->bytes + record->value_at, entry->bytes) != 0 ||
         (entry->has_key && memcmp(expected_bytes, chunk->bytes + record->key_at, 8) != 0))
-        model_fail("message %u of partition %u has other bytes at offset %lld", sequence, self, (long long)record->offset);
+        model_fail("message %u of partition %u has other bytes at offset %lld", sequence, self,
+                   (long long)record->offset);
     entry->offset = record->offset;
     entry->state = MESSAGE_KEPT;
     m->messages_verified++;
@@ -135,12 +145,14 @@ static void verify_messages(tl_store *store, model_partition *p) {
     model_doing("read partition %d", self);
     model_expect_ok(tl_partition_bounds(handle, &bounds, &err), &err, "bounds");
     if (bounds.log_start < p->trim_acked || bounds.log_start < p->start_seen)
-        model_fail("the log start of partition %d is %lld, behind an acknowledged trim at %lld or one seen at %lld", self, (long long)bounds.log_start,
-                   (long long)p->trim_acked, (long long)p->start_seen);
+        model_fail("the log start of partition %d is %lld, behind an acknowledged trim at %lld or one seen at %lld",
+                   self, (long long)bounds.log_start, (long long)p->trim_acked, (long long)p->start_seen);
     if (bounds.log_start > p->trim_asked && p->retention_ms < 0 && p->retention_bytes < 0)
-        model_fail("the log start of partition %d is %lld, nobody asked for more than %lld", self, (long long)bounds.log_start, (long long)p->trim_asked);
+        model_fail("the log start of partition %d is %lld, nobody asked for more than %lld", self,
+                   (long long)bounds.log_start, (long long)p->trim_asked);
     if (bounds.log_end < p->end_seen)
-        model_fail("the log end of partition %d went back from %lld to %lld", self, (long long)p->end_seen, (long long)bounds.log_end);
+        model_fail("the log end of partition %d went back from %lld to %lld", self, (long long)p->end_seen,
+                   (long long)bounds.log_end);
     p->start_seen = bounds.log_start;
     tl_cursor cursor = {.offset = bounds.log_start};
     tl_chunk chunk = {0};
@@ -164,8 +176,8 @@ static void verify_messages(tl_store *store, model_partition *p) {
         check_absent(p, next, bounds.log_start);
     if (p->retention_bytes < 0 && p->retention_ms >= 0)
         for (uint32_t i = 0; i < p->sent; i++)
-            if (p->messages[i].state == MESSAGE_KEPT && p->messages[i].offset < bounds.log_start && p->messages[i].offset >= p->trim_asked &&
-                p->messages[i].timestamp_ms + p->retention_ms >= m->clock_ms)
+            if (p->messages[i].state == MESSAGE_KEPT && p->messages[i].offset < bounds.log_start &&
+                p->messages[i].offset >= p->trim_asked && p->messages[i].timestamp_ms + p->retention_ms >= m->clock_ms)
                 model_fail("message %u of partition %d was removed before its time", i, self);
     p->end_seen = bounds.log_end;
 }
@@ -192,11 +204,14 @@ static void verify_lookups(tl_store *store, model_partition *p) {
     if (count == 0)
         return;
     model_doing("look messages of partition %d up", (int)(p - m->partition));
-    model_expect_ok(tl_partition_read_at(handle, offsets, count, &chunk, 0, NULL, NULL, &failed, &err), &err, "read at offsets");
+    model_expect_ok(tl_partition_read_at(handle, offsets, count, &chunk, 0, NULL, NULL, &failed, &err), &err,
+                    "read at offsets");
     for (size_t i = 0; i < count; i++) {
         model_fill_value(p, which[i], p->messages[which[i]].bytes, expected_bytes);
-        if (chunk.records[i].offset != offsets[i] || memcmp(expected_bytes, chunk.bytes + chunk.records[i].value_at, p->messages[which[i]].bytes) != 0)
-            model_fail("reading offset %lld of partition %d gave another message", (long long)offsets[i], (int)(p - m->partition));
+        if (chunk.records[i].offset != offsets[i] ||
+            memcmp(expected_bytes, chunk.bytes + chunk.records[i].value_at, p->messages[which[i]].bytes) != 0)
+            model_fail("reading offset %lld of partition %d gave another message", (long long)offsets[i],
+                       (int)(p - m->partition));
     }
     tl_chunk_free(&chunk);
     model_expect_ok(tl_partition_find(handle, times, count, found, NULL, NULL, &err), &err, "find timestamps");
@@ -209,8 +224,8 @@ static void verify_lookups(tl_store *store, model_partition *p) {
                 first = p->messages[sequence].offset;
         }
         if (found[i] != first)
-            model_fail("timestamp %lld of partition %d was found at offset %lld, it is at %lld", (long long)times[i], (int)(p - m->partition),
-                       (long long)found[i], (long long)first);
+            model_fail("timestamp %lld of partition %d was found at offset %lld, it is at %lld", (long long)times[i],
+                       (int)(p - m->partition), (long long)found[i], (long long)first);
     }
 }
 
@@ -235,10 +250,12 @@ static void verify_commits(tl_store *store, model_partition *p) {
         while (k >= 0 && c->values[k] != word.offset)
             k--;
         if (word.offset >= 0 && k < 0)
-            model_fail("the committed offset of %s, partition %d is %lld, which nobody committed", group, (int)(p - m->partition), (long long)word.offset);
+            model_fail("the committed offset of %s, partition %d is %lld, which nobody committed", group,
+                       (int)(p - m->partition), (long long)word.offset);
         if (k < least)
-            model_fail("the committed offset of %s, partition %d went back to %lld (commit %d), acknowledged was %lld (commit %d)", group,
-                       (int)(p - m->partition), (long long)word.offset, k, (long long)c->values[least], least);
+            model_fail("the committed offset of %s, partition %d went back to %lld (commit %d), acknowledged was %lld "
+                       "(commit %d)",
+                       group, (int)(p - m->partition), (long long)word.offset, k, (long long)c->values[least], least);
         c->asked = k + 1;
         c->acked = k;
         if (p->boot_pending)
@@ -266,10 +283,12 @@ static uint64_t length_of_batches(int fd, uint64_t size, const char *name) {
     uint8_t header[12];
     while (at < size) {
         if (pread(fd, header, sizeof header, (off_t)at) != (ssize_t)sizeof header)
-            model_fail("%s ends inside the header of a batch, at %llu of %llu", name, (unsigned long long)at, (unsigned long long)size);
+            model_fail("%s ends inside the header of a batch, at %llu of %llu", name, (unsigned long long)at,
+                       (unsigned long long)size);
         uint32_t length = tl_be32(header + 8);
         if (length < 49 || at + 12 + length > size)
-            model_fail("%s is sealed and has something else than a batch at %llu of %llu", name, (unsigned long long)at, (unsigned long long)size);
+            model_fail("%s is sealed and has something else than a batch at %llu of %llu", name, (unsigned long long)at,
+                       (unsigned long long)size);
         at += 12 + (uint64_t)length;
     }
     return at;
@@ -280,7 +299,8 @@ static void expect_zeros(int fd, uint64_t from, const char *name) {
     while ((got = pread(fd, block, sizeof block, (off_t)from)) > 0) {
         for (ssize_t i = 0; i < got; i++)
             if (block[i] != 0)
-                model_fail("%s has a byte %#x behind its tail, at %llu", name, block[i], (unsigned long long)from + (unsigned long long)i);
+                model_fail("%s has a byte %#x behind its tail, at %llu", name, block[i],
+                           (unsigned long long)from + (unsigned long long)i);
         from += (uint64_t)got;
     }
 }
@@ -319,9 +339,11 @@ static void verify_files(model_partition *p, const tl_hot *hot) {
     }
 }
 
-static void say_finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
+static void say_finding(void *context, const char *file, int64_t position, const char *what, int64_t first,
+                        int64_t next) {
     (void)context;
-    fprintf(stderr, "finding: %s, position %lld: %s (offsets %lld to %lld)\n", file, (long long)position, what, (long long)first, (long long)next);
+    fprintf(stderr, "finding: %s, position %lld: %s (offsets %lld to %lld)\n", file, (long long)position, what,
+            (long long)first, (long long)next);
 }
 
 const uint8_t *verify_map_shared(size_t *bytes) {
@@ -370,7 +392,8 @@ void verify_store(tl_store *store, bool alone) {
         verify_messages(store, p);
         verify_commits(store, p);
         if (alone && (hot->lock != 0 || hot->reserve != hot->tail))
-            model_fail("recovery left partition %u with lock %x, reserve %llx, tail %llx", i, hot->lock, (unsigned long long)hot->reserve, (unsigned long long)hot->tail);
+            model_fail("recovery left partition %u with lock %x, reserve %llx, tail %llx", i, hot->lock,
+                       (unsigned long long)hot->reserve, (unsigned long long)hot->tail);
         if (hot->lock != 0 && p->sent < MODEL_MESSAGES) /* nobody has repaired it: whoever appends next does */
             work_append_one(store, p);
         if (hot->lock == 0) {

@@ -19,7 +19,8 @@ static uint32_t roll(uint32_t sides) { return (uint32_t)(model_random(&dice) % s
 /* --- open and close --- */
 
 tl_store *work_open(int *state) {
-    const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = true};
+    const tl_store_options options = {
+        .flush_interval_ms = 1000, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = true};
     tl_store *store = NULL;
     tl_error err = {0};
     tl_recovery recovery;
@@ -27,8 +28,8 @@ tl_store *work_open(int *state) {
     int status = tl_store_open(m->path, &options, &store, state, &recovery, &err);
     model_expect_ok(status, &err, "open");
     if (recovery.failed_partitions != 0)
-        model_fail("recovery could not repair %u partitions (same boot %d, clean %d, %u scanned)", recovery.failed_partitions, recovery.same_boot,
-                   recovery.clean, recovery.scanned_partitions);
+        model_fail("recovery could not repair %u partitions (same boot %d, clean %d, %u scanned)",
+                   recovery.failed_partitions, recovery.same_boot, recovery.clean, recovery.scanned_partitions);
     memset(handles, 0, sizeof handles);
     memset(epochs, 0, sizeof epochs);
     return store;
@@ -105,8 +106,12 @@ static void create(tl_store *store) {
         for (int g = 0; g < MODEL_GROUPS; g++)
             p->commits[g].acked = p->commits[g].synced = -1;
         p->state = PARTITION_CREATING;
-        configs[i] = (tl_partition_config){.partition = p->number, .segment_bytes = p->segment_bytes, .segment_ms = -1, .retention_ms = p->retention_ms,
-                                           .retention_bytes = p->retention_bytes, .max_message_bytes = 1 << 20};
+        configs[i] = (tl_partition_config){.partition = p->number,
+                                           .segment_bytes = p->segment_bytes,
+                                           .segment_ms = -1,
+                                           .retention_ms = p->retention_ms,
+                                           .retention_bytes = p->retention_bytes,
+                                           .max_message_bytes = 1 << 20};
         memcpy(configs[i].channel, p->channel, 16);
         snprintf(configs[i].directory, sizeof configs[i].directory, "orders-%u", p->number);
     }
@@ -127,7 +132,10 @@ static void create(tl_store *store) {
  * are dropped, however many of them a death has left. */
 enum { PASSING = 70 };
 
-typedef struct passing { uint32_t slots[PASSING]; uint32_t count; } passing;
+typedef struct passing {
+    uint32_t slots[PASSING];
+    uint32_t count;
+} passing;
 
 static int find_passing(void *context, uint32_t slot, const tl_partition_config *config) {
     passing *found = context;
@@ -147,7 +155,12 @@ static void pass(tl_store *store) {
         model_expect_ok(tl_store_drop_partitions(store, found.slots, found.count, &err), &err, "drop many");
     } else {
         for (uint32_t i = 0; i < PASSING; i++) {
-            configs[i] = (tl_partition_config){.partition = i, .segment_bytes = 4096, .segment_ms = -1, .retention_ms = -1, .retention_bytes = -1, .max_message_bytes = 1000};
+            configs[i] = (tl_partition_config){.partition = i,
+                                               .segment_bytes = 4096,
+                                               .segment_ms = -1,
+                                               .retention_ms = -1,
+                                               .retention_bytes = -1,
+                                               .max_message_bytes = 1000};
             memcpy(configs[i].channel, MODEL_PASSING_CHANNEL, 16);
             snprintf(configs[i].directory, sizeof configs[i].directory, "passing-%u", i);
         }
@@ -164,7 +177,8 @@ static void drop(tl_store *store, model_partition *p) {
     model_doing("drop partition %d", (int)(p - m->partition));
     model_expect_ok(tl_store_catalogue_lock(store, &err), &err, "lock the catalogue");
     model_expect_ok(tl_store_drop_partitions(store, &p->slot, 1, &err), &err, "drop");
-    model_expect_ok(tl_offsets_forget_channel(tl_store_offsets(store), p->channel, &err), &err, "forget the offsets of a channel");
+    model_expect_ok(tl_offsets_forget_channel(tl_store_offsets(store), p->channel, &err), &err,
+                    "forget the offsets of a channel");
     tl_store_catalogue_unlock(store);
     catalogue_was_locked();
     p->state = PARTITION_DROPPED;
@@ -180,8 +194,12 @@ static void configure(tl_store *store, model_partition *p) {
     static const uint32_t sizes[] = {4096, 16384, 65536};
     tl_error err = {0};
     p->segment_bytes = sizes[roll(3)];
-    tl_partition_config config = {.partition = p->number, .segment_bytes = p->segment_bytes, .segment_ms = -1, .retention_ms = p->retention_ms,
-                                  .retention_bytes = p->retention_bytes, .max_message_bytes = 1 << 20};
+    tl_partition_config config = {.partition = p->number,
+                                  .segment_bytes = p->segment_bytes,
+                                  .segment_ms = -1,
+                                  .retention_ms = p->retention_ms,
+                                  .retention_bytes = p->retention_bytes,
+                                  .max_message_bytes = 1 << 20};
     memcpy(config.channel, p->channel, 16);
     snprintf(config.directory, sizeof config.directory, "orders-%u", p->number);
     model_doing("configure partition %d", (int)(p - m->partition));
@@ -200,8 +218,8 @@ static uint32_t ask(model_partition *p, uint32_t bytes, bool has_key) {
 
 static void kept(model_partition *p, uint32_t first, uint32_t count, const tl_appended *out) {
     if (out->base_offset != p->end_seen || out->next_offset != out->base_offset + count)
-        model_fail("messages %u to %u got offsets %lld to %lld, the log end was %lld", first, first + count - 1, (long long)out->base_offset,
-                   (long long)out->next_offset - 1, (long long)p->end_seen);
+        model_fail("messages %u to %u got offsets %lld to %lld, the log end was %lld", first, first + count - 1,
+                   (long long)out->base_offset, (long long)out->next_offset - 1, (long long)p->end_seen);
     for (uint32_t i = 0; i < count; i++) {
         p->messages[first + i].offset = out->base_offset + i;
         p->messages[first + i].state = MESSAGE_KEPT;
@@ -212,7 +230,10 @@ static void kept(model_partition *p, uint32_t first, uint32_t count, const tl_ap
 static tl_message message_of(const model_partition *p, uint32_t sequence, uint8_t *at) {
     const model_message *entry = &p->messages[sequence];
     model_fill_value(p, sequence, entry->bytes, at);
-    return (tl_message){.key = entry->has_key ? at : NULL, .key_bytes = entry->has_key ? 8 : -1, .value = at, .value_bytes = (int32_t)entry->bytes,
+    return (tl_message){.key = entry->has_key ? at : NULL,
+                        .key_bytes = entry->has_key ? 8 : -1,
+                        .value = at,
+                        .value_bytes = (int32_t)entry->bytes,
                         .timestamp_ms = entry->timestamp_ms};
 }
 
@@ -254,7 +275,8 @@ static void append_many(tl_store *store, model_partition *p, uint32_t count, boo
     }
     tl_appended out = {0};
     tl_error err = {0};
-    model_doing("append messages %u to %u to partition %d%s, flags %u", first, first + count - 1, (int)(p - m->partition), ready ? ", encoded" : "", flags);
+    model_doing("append messages %u to %u to partition %d%s, flags %u", first, first + count - 1,
+                (int)(p - m->partition), ready ? ", encoded" : "", flags);
     model_expect_ok(tl_partition_append(handle, &what, flags, &out, &err), &err, "append many");
     kept(p, first, count, &out);
 }
@@ -271,8 +293,10 @@ static void append_rows(tl_store *store, model_partition *p, uint32_t count, uin
     m->clock_ms++;
     tl_appended out = {0};
     tl_error err = {0};
-    model_doing("append rows %u to %u of %u bytes to partition %d", first, first + count - 1, row_bytes, (int)(p - m->partition));
-    model_expect_ok(tl_partition_append(handle, &what, roll(4) == 0 ? TL_APPEND_THROUGH_FILE : 0, &out, &err), &err, "append rows");
+    model_doing("append rows %u to %u of %u bytes to partition %d", first, first + count - 1, row_bytes,
+                (int)(p - m->partition));
+    model_expect_ok(tl_partition_append(handle, &what, roll(4) == 0 ? TL_APPEND_THROUGH_FILE : 0, &out, &err), &err,
+                    "append rows");
     kept(p, first, count, &out);
 }
 
@@ -310,7 +334,9 @@ static void make_durable(tl_store *store, int kind) {
             before[i][g] = m->partition[i].commits[g].acked;
     static const char *const names[] = {"sync the store", "one round of housekeeping", "sync the offsets"};
     model_doing("%s", names[kind]);
-    int status = kind == 0 ? tl_store_sync(store, &err) : kind == 1 ? tl_store_housekeep(store, &err) : tl_store_sync_offsets(store, &err);
+    int status = kind == 0   ? tl_store_sync(store, &err)
+                 : kind == 1 ? tl_store_housekeep(store, &err)
+                             : tl_store_sync_offsets(store, &err);
     model_expect_ok(status, &err, names[kind]);
     offsets_are_synced(before);
 }
@@ -327,7 +353,8 @@ static void sync_one(tl_store *store, model_partition *p) {
     munmap((void *)(uintptr_t)shared, bytes);
     model_expect_ok(tl_partition_sync(handle, tail, -1, &err), &err, "sync");
     if (leader_died && tl_point_hits("sync.dirtied_again") == again)
-        model_fail("a leader died in a sync, and the next one trusted the pages: an error that only the dead one saw would be lost");
+        model_fail("a leader died in a sync, and the next one trusted the pages: an error that only the dead one saw "
+                   "would be lost");
     if (!tl_partition_is_synced(handle, tail))
         model_fail("a sync returned before its tail was synced");
 }
@@ -337,7 +364,10 @@ static void trim(tl_store *store, model_partition *p) {
     tl_bounds bounds;
     tl_error err = {0};
     model_expect_ok(tl_partition_bounds(handle, &bounds, &err), &err, "bounds");
-    int64_t before = roll(4) == 0 ? bounds.log_end : bounds.log_start + (int64_t)(model_random(&dice) % (uint64_t)(bounds.log_end - bounds.log_start + 1));
+    int64_t before =
+        roll(4) == 0
+            ? bounds.log_end
+            : bounds.log_start + (int64_t)(model_random(&dice) % (uint64_t)(bounds.log_end - bounds.log_start + 1));
     if (before > p->trim_asked)
         p->trim_asked = before;
     model_doing("trim partition %d before %lld", (int)(p - m->partition), (long long)before);
@@ -360,7 +390,8 @@ static void commit(tl_store *store, model_partition *p) {
         return;
     snprintf(group, sizeof group, "group-%u", g);
     model_doing("commit for %s, partition %u", group, self);
-    model_expect_ok(tl_store_offset_slot(store, group, strlen(group), p->channel, p->number, true, &slot, &err), &err, "find the offset slot");
+    model_expect_ok(tl_store_offset_slot(store, group, strlen(group), p->channel, p->number, true, &slot, &err), &err,
+                    "find the offset slot");
     model_expect_ok(tl_offsets_read(table, slot, &word, NULL), &err, "read the offset slot");
     if (epochs[self][g] == 0 || word.epoch != epochs[self][g] || word.owner != me) {
         model_expect_ok(tl_offsets_claim(table, slot, word, me, &epochs[self][g]), &err, "claim the lease");
@@ -370,7 +401,8 @@ static void commit(tl_store *store, model_partition *p) {
             model_expect_ok(tl_offsets_claim(table, slot, word, me ^ (1u << 20), &other), &err, "take the lease over");
             int status = tl_offsets_commit(table, slot, me, stale, 1, m->clock_ms);
             if (status != TL_EFENCED)
-                model_fail("a commit with a lease that was taken over answered %s instead of TL_EFENCED", tl_status_name(status));
+                model_fail("a commit with a lease that was taken over answered %s instead of TL_EFENCED",
+                           tl_status_name(status));
             model_expect_ok(tl_offsets_read(table, slot, &word, NULL), &err, "read the offset slot");
             model_expect_ok(tl_offsets_claim(table, slot, word, me, &epochs[self][g]), &err, "claim the lease back");
         }
@@ -409,7 +441,8 @@ static void many_groups(tl_store *store, model_partition *p) {
         char group[32];
         uint32_t slot = 0, number = 0;
         snprintf(group, sizeof group, "passing-%u", base + i);
-        model_expect_ok(tl_store_offset_slot(store, group, strlen(group), p->channel, p->number, true, &slot, &err), &err, "make a group");
+        model_expect_ok(tl_store_offset_slot(store, group, strlen(group), p->channel, p->number, true, &slot, &err),
+                        &err, "make a group");
         if (i % 16 != 0)
             continue;
         model_expect_ok(tl_store_catalogue_lock(store, &err), &err, "lock the catalogue");

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from tests.power import mounts  # noqa: E402
+from tests.power import mounts
 
 PARTITIONS = 3
 CUTS_PER_STORE = 12
@@ -99,18 +99,24 @@ def verify(program: Path, store: Path, ledger: Ledger, where: str) -> str:
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(before, kept / "store")
         (kept / "acknowledged.txt").write_text("\n".join(ledger.lines) + "\n")
-        print(f"FAILED: {where}; the store after the cut is in {kept / 'store'}, what it acknowledged in acknowledged.txt")
+        print(
+            f"FAILED: {where}; the store after the cut is in {kept / 'store'}, what it acknowledged in acknowledged.txt"
+        )
         sys.exit(1)
     return done.stdout
 
 
-def run_workers(program: Path, store: Path, mountpoint: Path, rng: random.Random, workers: int, how: int, number: int) -> list[str]:
+def run_workers(
+    program: Path, store: Path, mountpoint: Path, rng: random.Random, workers: int, how: int, number: int
+) -> list[str]:
     """Let processes work, cut the file system off under them, and return the lines they wrote."""
     processes = []
     for worker in range(workers):
         first = 1 + number + worker * NUMBERS_PER_RUN
         command = [program, "work", store, str(worker), str(first), str(rng.getrandbits(60))]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL))
+        processes.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        )
     chunks: dict[int, list[bytes]] = {}
     streams = {}
     for process in processes:
@@ -220,8 +226,12 @@ def main() -> int:
                 _, lost = ledger.settle(left)
                 totals.cuts += 1
                 totals.lost += lost
-                totals.acknowledged += sum(int(line.split()[3]) for line in lines if line.startswith("A") and line.endswith(" 0"))
-                totals.synced += sum(int(line.split()[3]) for line in lines if line.startswith("A") and line.endswith(" 1"))
+                totals.acknowledged += sum(
+                    int(line.split()[3]) for line in lines if line.startswith("A") and line.endswith(" 0")
+                )
+                totals.synced += sum(
+                    int(line.split()[3]) for line in lines if line.startswith("A") and line.endswith(" 1")
+                )
                 totals.commits += sum(line.startswith("C") for line in lines)
                 totals.trims += sum(line.startswith("T") for line in lines)
                 recovered = next(line for line in left.splitlines() if line.startswith("RECOVERED"))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from tests.power import mounts  # noqa: E402
+from tests.power import mounts
 
 
 def fill(program: Path, mountpoint: Path, cycles: int, seed: int, name: str) -> None:
@@ -31,7 +31,9 @@ def fill(program: Path, mountpoint: Path, cycles: int, seed: int, name: str) -> 
     )
     if done.returncode:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        print(f"FAILED on {name} with {how}: {done.stdout}{done.stderr}again: full_disk.py --cycles {cycles} --seed {seed}")
+        print(
+            f"FAILED on {name} with {how}: {done.stdout}{done.stderr}again: full_disk.py --cycles {cycles} --seed {seed}"
+        )
         sys.exit(1)
     print(f"full_disk: {name}: {done.stdout.strip()}")
 

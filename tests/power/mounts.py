@@ -112,7 +112,9 @@ def make_ext4(image: Path, mebibytes: int) -> None:
     """A fresh ext4 image."""
     with image.open("wb") as file:
         file.truncate(mebibytes << 20)
-    done = _run("mkfs.ext4", "-q", "-F", "-O", "^metadata_csum_seed", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
+    done = _run(
+        "mkfs.ext4", "-q", "-F", "-O", "^metadata_csum_seed", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)
+    )
     if done.returncode:
         print(f"mkfs.ext4 failed: {done.stderr.strip()}")
         sys.exit(1)

@@ -59,6 +59,7 @@ static const history *must_equal;               /* what another recovery of the 
 static uint32_t hits[POINTS];
 static char hit_names[POINTS][40];
 static double cut_rate = 1;
+static bool wordy;                              /* this lineage leaves long texts with its commits */
 
 static void path_text(char out[200]) {
     int n = 0;
@@ -336,6 +337,14 @@ static void op_commit(int i, bool synced) {
         if (status < 0)
             violated("a commit fails: %s", tl_status_name(status));
         p->committing = false;
+        for (int k = 0; wordy && k < 12; k++) { /* groups with long texts fill the checkpoint, until it goes to the other file */
+            char text[TL_OFFSETS_MAX_METADATA_BYTES], group[16];
+            int bytes = snprintf(group, sizeof group, "wordy-%d", k);
+            memset(text, 'a' + (int)pick(26), sizeof text);
+            if (tl_store_offset_slot(store, group, (size_t)bytes, p->channel, 0, true, &slot, &err) < 0 ||
+                tl_offsets_set_metadata(tl_store_offsets(store), slot, text, sizeof text, &err) < 0)
+                violated("the text of a commit cannot be kept: %s", err.what);
+        }
     }
     if (!synced)
         return;
@@ -915,6 +924,7 @@ static void lineage(uint64_t number) {
     disk_random = scramble(workload_random + 2);
     begin_counting();
     cut_rate = 1;
+    wordy = number % 5 == 4;
     armed = true;
     open_store(AFTER_CLOSE);
     op_create();

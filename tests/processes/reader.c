@@ -32,15 +32,21 @@ static void check_one(reader *me, const tl_chunk *chunk, const tl_record *record
         memcpy(&bytes, value + 4, 4);
         memcpy(&sequence, value + 8, 8);
     }
-    if (record->value_bytes < 16 || writer_number >= WRITERS || (int32_t)bytes != record->value_bytes || bytes != message_bytes(writer_number, sequence))
+    if (record->value_bytes < 16 || writer_number >= WRITERS || (int32_t)bytes != record->value_bytes ||
+        bytes != message_bytes(writer_number, sequence))
         wrong("offset %lld holds bytes that nobody sent", (long long)record->offset);
     message_fill(writer_number, sequence, expected);
     if (memcmp(expected, value, bytes) != 0)
-        wrong("message %llu of writer %u has other bytes at offset %lld", (unsigned long long)sequence, writer_number, (long long)record->offset);
+        wrong("message %llu of writer %u has other bytes at offset %lld", (unsigned long long)sequence, writer_number,
+              (long long)record->offset);
     if (sequence + 1 <= me->last[writer_number])
-        wrong("message %llu of writer %u came after %llu", (unsigned long long)sequence, writer_number, (unsigned long long)me->last[writer_number] - 1);
+        wrong("message %llu of writer %u came after %llu", (unsigned long long)sequence, writer_number,
+              (unsigned long long)me->last[writer_number] - 1);
     uint64_t id = (uint64_t)writer_number << 40 | (sequence + 1), seen = 0;
-    if (record->offset < MOST_OFFSETS && !__atomic_compare_exchange_n(&b->message_at[record->offset], &seen, id, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && seen != id)
+    if (record->offset < MOST_OFFSETS &&
+        !__atomic_compare_exchange_n(&b->message_at[record->offset], &seen, id, false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST) &&
+        seen != id)
         wrong("two readers saw different messages at offset %lld", (long long)record->offset);
     me->last[writer_number] = sequence + 1;
     __atomic_store_n(&me->next, record->offset + 1, __ATOMIC_RELEASE);
@@ -55,7 +61,8 @@ static void find_last(reader *me) {
     }
 }
 
-static void read_on(reader *me, tl_partition *partition, tl_cursor *cursor, tl_chunk *chunk, int64_t slept_at, int64_t woke_at) {
+static void read_on(reader *me, tl_partition *partition, tl_cursor *cursor, tl_chunk *chunk, int64_t slept_at,
+                    int64_t woke_at) {
     tl_error err = {0};
     for (bool first = true;; first = false) {
         tl_read_end end;
@@ -99,9 +106,11 @@ void run_reader(uint32_t self) {
 
 /* --- at the end --- */
 
-static void say_finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
+static void say_finding(void *context, const char *file, int64_t position, const char *what, int64_t first,
+                        int64_t next) {
     (void)context;
-    fprintf(stderr, "finding: %s, position %lld: %s (offsets %lld to %lld)\n", file, (long long)position, what, (long long)first, (long long)next);
+    fprintf(stderr, "finding: %s, position %lld: %s (offsets %lld to %lld)\n", file, (long long)position, what,
+            (long long)first, (long long)next);
 }
 
 void verify_all(void) {
@@ -113,7 +122,8 @@ void verify_all(void) {
     tl_bounds bounds;
     expect_ok(tl_partition_bounds(partition, &bounds, &err), &err, "bounds");
     if (bounds.log_start < b->trimmed)
-        wrong("the log starts at %lld, an acknowledged trim was at %lld", (long long)bounds.log_start, (long long)b->trimmed);
+        wrong("the log starts at %lld, an acknowledged trim was at %lld", (long long)bounds.log_start,
+              (long long)b->trimmed);
     tl_cursor cursor = {.offset = bounds.log_start};
     all.next = bounds.log_start;
     read_on(&all, partition, &cursor, &chunk, 0, 0);
@@ -124,7 +134,8 @@ void verify_all(void) {
         for (uint64_t sequence = 0; sequence < b->writers[w].asked; sequence++) {
             int64_t offset = b->offset_of[w][sequence] - 1;
             if (offset >= 0 && offset < MOST_OFFSETS && b->message_at[offset] != ((uint64_t)w << 40 | (sequence + 1)))
-                wrong("message %llu of writer %u, acknowledged at offset %lld, is not there", (unsigned long long)sequence, w, (long long)offset);
+                wrong("message %llu of writer %u, acknowledged at offset %lld, is not there",
+                      (unsigned long long)sequence, w, (long long)offset);
         }
     }
     const tl_check_report report = {.finding = say_finding};

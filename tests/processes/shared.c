@@ -21,8 +21,8 @@ void wrong(const char *format, ...) {
 
 void expect_ok(int status, const tl_error *err, const char *what) {
     if (status < 0)
-        wrong("%s: %s (%s; %s; position %lld; errno %d; %s)", what, tl_status_name(status), err->what == NULL ? "" : err->what, err->path,
-              (long long)err->position, err->sys_errno, err->detail);
+        wrong("%s: %s (%s; %s; position %lld; errno %d; %s)", what, tl_status_name(status),
+              err->what == NULL ? "" : err->what, err->path, (long long)err->position, err->sys_errno, err->detail);
 }
 
 int64_t now_ns(void) {
@@ -44,7 +44,8 @@ uint64_t random_of(uint64_t *state) {
 }
 
 tl_store *enter(bool housekeeper) {
-    const tl_store_options options = {.flush_interval_ms = 50, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = !housekeeper};
+    const tl_store_options options = {
+        .flush_interval_ms = 50, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = !housekeeper};
     tl_store *store = NULL;
     tl_error err = {0};
     int state = 0;

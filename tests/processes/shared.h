@@ -14,41 +14,46 @@ enum { WRITERS = 3, READERS = 2, MOST_PER_WRITER = 1 << 21, MOST_OFFSETS = 1 << 
 /* How the parent wants a writer to end, at its next chance inside a lock. */
 enum order { ORDER_NONE, ORDER_DIE, ORDER_STOP };
 
-typedef struct interval { int64_t from, until; } interval;
+typedef struct interval {
+    int64_t from, until;
+} interval;
 
-typedef struct slow_call { interval when; int64_t delayed_ns; } slow_call;  /* delayed: this thread waited for a processor */
+typedef struct slow_call {
+    interval when;
+    int64_t delayed_ns;
+} slow_call; /* delayed: this thread waited for a processor */
 
 typedef struct writer {
-    uint32_t order, steps;              /* of the parent: what to do inside a lock, after so many points */
-    uint32_t in_lock;                   /* 1 while it is stopped and holds the partition's lock */
+    uint32_t order, steps; /* of the parent: what to do inside a lock, after so many points */
+    uint32_t in_lock;      /* 1 while it is stopped and holds the partition's lock */
     uint32_t stops;
-    uint64_t asked;                     /* of the writer: sequences below it were asked for */
+    uint64_t asked; /* of the writer: sequences below it were asked for */
     uint64_t calls;
     int64_t worst_ns;
     uint32_t slow_count;
     slow_call slow[SLOW];
-    uint64_t robbed;                    /* appends that succeeded while another one was stopped inside the lock */
+    uint64_t robbed; /* appends that succeeded while another one was stopped inside the lock */
 } writer;
 
 typedef struct reader {
-    int64_t next;                       /* offset; everything before it was checked */
-    uint64_t last[WRITERS];             /* sequence + 1 of the last message of each writer */
-    uint64_t waits;                     /* that ended by a message of a call that returned, so that somebody had to wake it */
-    int64_t worst_ns;                   /* of these: from that return to the end of the wait */
+    int64_t next;           /* offset; everything before it was checked */
+    uint64_t last[WRITERS]; /* sequence + 1 of the last message of each writer */
+    uint64_t waits;         /* that ended by a message of a call that returned, so that somebody had to wake it */
+    int64_t worst_ns;       /* of these: from that return to the end of the wait */
 } reader;
 
 typedef struct board {
     char path[256];
     uint32_t slot;
-    uint32_t stop;                      /* of the parent */
-    int64_t trimmed;                    /* of writer 2: acknowledged */
-    uint32_t late;                      /* of the one who writes pairs: how many were seen late ... */
-    int64_t slowest_ns;                 /* ... and the worst of them */
+    uint32_t stop;      /* of the parent */
+    int64_t trimmed;    /* of writer 2: acknowledged */
+    uint32_t late;      /* of the one who writes pairs: how many were seen late ... */
+    int64_t slowest_ns; /* ... and the worst of them */
     writer writers[WRITERS];
     reader readers[READERS];
     uint32_t excuse_count;
-    interval excuses[EXCUSES];          /* of the parent: nobody could run then, or a stopped one held the lock */
-    int64_t offset_of[WRITERS][MOST_PER_WRITER];    /* + 1, of acknowledged sequences */
+    interval excuses[EXCUSES]; /* of the parent: nobody could run then, or a stopped one held the lock */
+    int64_t offset_of[WRITERS][MOST_PER_WRITER]; /* + 1, of acknowledged sequences */
     uint64_t message_at[MOST_OFFSETS];  /* writer << 40 | sequence + 1, by the first reader that sees the offset */
     int64_t published_ns[MOST_OFFSETS]; /* when its append had returned; 0: not known */
 } board;

@@ -29,8 +29,9 @@ static int64_t worst_raw_ns, worst_net_ns, worst_hiccup_ns;
 static const char *program;
 
 static int failed(const char *what) {
-    fprintf(stderr, "FAILED: %s; seed %llu\n  again: %s --seed %llu --kills %llu --pairs %llu\n  store: %s\n", what, (unsigned long long)seed, program,
-            (unsigned long long)seed, (unsigned long long)wanted_kills, (unsigned long long)pairs, b->path);
+    fprintf(stderr, "FAILED: %s; seed %llu\n  again: %s --seed %llu --kills %llu --pairs %llu\n  store: %s\n", what,
+            (unsigned long long)seed, program, (unsigned long long)seed, (unsigned long long)wanted_kills,
+            (unsigned long long)pairs, b->path);
     for (int i = 0; i < PROCESSES; i++)
         if (pids[i] > 0)
             kill(pids[i], SIGKILL);
@@ -103,7 +104,8 @@ static int reap(int i, bool by_kill) {
         return 0;
     if (!by_kill && WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return 0;
-    fprintf(stderr, "%s %d ended with status %#x\n", i < WRITERS ? "writer" : "reader", i < WRITERS ? i : i - WRITERS, status);
+    fprintf(stderr, "%s %d ended with status %#x\n", i < WRITERS ? "writer" : "reader", i < WRITERS ? i : i - WRITERS,
+            status);
     return -1;
 }
 
@@ -296,7 +298,12 @@ static int make_store(void) {
     if (child == 0) {
         tl_error err = {0};
         tl_store *store = enter(false);
-        tl_partition_config config = {.segment_bytes = 65536, .segment_ms = -1, .retention_ms = -1, .retention_bytes = -1, .max_message_bytes = 1 << 20, .directory = "events-0"};
+        tl_partition_config config = {.segment_bytes = 65536,
+                                      .segment_ms = -1,
+                                      .retention_ms = -1,
+                                      .retention_bytes = -1,
+                                      .max_message_bytes = 1 << 20,
+                                      .directory = "events-0"};
         memcpy(config.channel, channel_id, 16);
         expect_ok(tl_store_create_partitions(store, &config, 1, &b->slot, &err), &err, "create");
         expect_ok(tl_store_close(store, &err), &err, "close");
@@ -336,7 +343,8 @@ int main(int argc, char **argv) {
         return usage();
     /* In memory, so that no call waits for a disk. */
     if (directory[0] == 0) {
-        snprintf(directory, sizeof directory, "%s/tl-survivors-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        snprintf(directory, sizeof directory, "%s/tl-survivors-XXXXXX",
+                 access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
         if (mkdtemp(directory) == NULL)
             return usage();
     }
@@ -365,14 +373,17 @@ int main(int argc, char **argv) {
         waits += b->readers[r].waits;
         worst_wake_ns = b->readers[r].worst_ns > worst_wake_ns ? b->readers[r].worst_ns : worst_wake_ns;
     }
-    printf("%llu kills (writers %llu %llu %llu, readers %llu %llu; %llu inside a lock), %llu stops inside the lock; %llu messages, %llu wake-ups; %.1f s; seed %llu\n",
-           (unsigned long long)(kills[0] + kills[1] + kills[2] + kills[3] + kills[4]), (unsigned long long)kills[0], (unsigned long long)kills[1],
-           (unsigned long long)kills[2], (unsigned long long)kills[3], (unsigned long long)kills[4], (unsigned long long)kills_in_lock, (unsigned long long)stops,
-           (unsigned long long)sent, (unsigned long long)waits, (double)(now_ns() - begin) / 1e9, (unsigned long long)seed);
+    printf("%llu kills (writers %llu %llu %llu, readers %llu %llu; %llu inside a lock), %llu stops inside the lock; "
+           "%llu messages, %llu wake-ups; %.1f s; seed %llu\n",
+           (unsigned long long)(kills[0] + kills[1] + kills[2] + kills[3] + kills[4]), (unsigned long long)kills[0],
+           (unsigned long long)kills[1], (unsigned long long)kills[2], (unsigned long long)kills[3],
+           (unsigned long long)kills[4], (unsigned long long)kills_in_lock, (unsigned long long)stops,
+           (unsigned long long)sent, (unsigned long long)waits, (double)(now_ns() - begin) / 1e9,
+           (unsigned long long)seed);
     printf("longest call of a survivor %.1f ms (limit 100), %.1f ms less what the machine took; worst hiccup %.1f ms\n",
            (double)worst_raw_ns / 1e6, (double)worst_net_ns / 1e6, (double)worst_hiccup_ns / 1e6);
-    printf("slowest wake-up beside kills %.1f ms; slowest of %llu pairs %.1f ms (limit 50), %u late\n", (double)worst_wake_ns / 1e6, (unsigned long long)pairs,
-           (double)b->slowest_ns / 1e6, b->late);
+    printf("slowest wake-up beside kills %.1f ms; slowest of %llu pairs %.1f ms (limit 50), %u late\n",
+           (double)worst_wake_ns / 1e6, (unsigned long long)pairs, (double)b->slowest_ns / 1e6, b->late);
     if (status == 0) {
         snprintf(command, sizeof command, "rm -rf '%s'", directory);
         if (system(command) != 0)

@@ -24,13 +24,16 @@ static int64_t delayed_ns(void) {
     long long on_cpu = 0, waited = 0;
     if (schedule_fd < 0)
         schedule_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-    if (schedule_fd < 0 || pread(schedule_fd, text, sizeof text - 1, 0) <= 0 || sscanf(text, "%lld %lld", &on_cpu, &waited) != 2)
+    if (schedule_fd < 0 || pread(schedule_fd, text, sizeof text - 1, 0) <= 0 ||
+        sscanf(text, "%lld %lld", &on_cpu, &waited) != 2)
         return 0;
     return waited;
 }
 
 static bool under_lock(const char *name) {
-    static const char *const prefixes[] = {"append.locked", "append.reserved", "append.copied", "append.end_filled", "append.tail_stored", "append_many.", "roll.", "segment.", "retain.published"};
+    static const char *const prefixes[] = {
+        "append.locked", "append.reserved", "append.copied", "append.end_filled", "append.tail_stored",
+        "append_many.",  "roll.",           "segment.",      "retain.published"};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
             return true;
@@ -42,7 +45,8 @@ static void obey(const char *name) {
     if (order == ORDER_NONE)
         return;
     bool locked = under_lock(name);
-    if ((!locked && strncmp(name, "sync.", 5) != 0 && strncmp(name, "retain.", 7) != 0) || (order == ORDER_STOP && !locked))
+    if ((!locked && strncmp(name, "sync.", 5) != 0 && strncmp(name, "retain.", 7) != 0) ||
+        (order == ORDER_STOP && !locked))
         return;
     if (me->steps > 0) {
         me->steps--;
@@ -85,7 +89,8 @@ static void append(tl_partition *partition, uint32_t count, bool synced) {
     for (uint32_t i = 0; i < count; i++) {
         message_fill(self_number, first + i, arena + used);
         uint32_t bytes = message_bytes(self_number, first + i);
-        messages[i] = (tl_message){.value = arena + used, .value_bytes = (int32_t)bytes, .key_bytes = -1, .timestamp_ms = 1};
+        messages[i] =
+            (tl_message){.value = arena + used, .value_bytes = (int32_t)bytes, .key_bytes = -1, .timestamp_ms = 1};
         used += bytes;
     }
     __atomic_store_n(&me->asked, first + count, __ATOMIC_RELEASE);
@@ -94,8 +99,9 @@ static void append(tl_partition *partition, uint32_t count, bool synced) {
     int64_t delayed = delayed_ns(), from = now_ns();
     uint64_t stopped = stopped_one();
     const tl_append what = {.messages = messages, .count = count};
-    int status = count == 1 && !synced ? tl_partition_append_one(partition, messages, 0, &out, &err)
-                                       : tl_partition_append(partition, &what, synced ? TL_APPEND_THROUGH_FILE : 0, &out, &err);
+    int status = count == 1 && !synced
+                     ? tl_partition_append_one(partition, messages, 0, &out, &err)
+                     : tl_partition_append(partition, &what, synced ? TL_APPEND_THROUGH_FILE : 0, &out, &err);
     expect_ok(status, &err, "append");
     if (stopped != 0 && stopped_one() == stopped)
         __atomic_fetch_add(&me->robbed, 1, __ATOMIC_SEQ_CST);
@@ -104,7 +110,8 @@ static void append(tl_partition *partition, uint32_t count, bool synced) {
     int64_t until = now_ns();
     note_call(from, until, delayed_ns() - delayed);
     if (out.next_offset - out.base_offset != (int64_t)count)
-        wrong("an append of %u messages got offsets %lld to %lld", count, (long long)out.base_offset, (long long)out.next_offset);
+        wrong("an append of %u messages got offsets %lld to %lld", count, (long long)out.base_offset,
+              (long long)out.next_offset);
     for (uint32_t i = 0; i < count; i++) {
         if (out.base_offset + i < MOST_OFFSETS)
             __atomic_store_n(&b->published_ns[out.base_offset + i], until, __ATOMIC_RELEASE);
@@ -164,7 +171,8 @@ int64_t write_pair(tl_partition *partition, uint64_t *state) {
         tl_appended out = {0};
         tl_error err = {0};
         message_fill(0, *asked, bytes);
-        const tl_message message = {.value = bytes, .value_bytes = (int32_t)message_bytes(0, *asked), .key_bytes = -1, .timestamp_ms = 1};
+        const tl_message message = {
+            .value = bytes, .value_bytes = (int32_t)message_bytes(0, *asked), .key_bytes = -1, .timestamp_ms = 1};
         uint64_t sequence = (*asked)++;
         /* The reader that the first one woke goes back to sleep about when the second one is published. */
         tl_point_hook = i == 1 ? dawdle : NULL;
