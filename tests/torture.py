@@ -28,7 +28,13 @@ class Lane:
 LANES = [
     Lane("crash", ("tests.crash.test_points", "--kills", "100000", "--jobs", "2"), "100,000 kills at named points"),
     Lane("processes", ("tests.processes.test_processes", "--kills", "20000"), "20,000 kills at random times"),
-    Lane("power", ("tests.power.test_power",), "a million simulated cuts, a thousand real ones, full disks"),
+    Lane(
+        "power",
+        ("tests.power.model", "--states", "3000000", "--seconds", "36000", "--jobs", "2"),
+        "simulated power cuts",
+    ),
+    Lane("cuts", ("tests.power.cuts", "--cuts", "5000"), "real power cuts"),
+    Lane("full-disk", ("tests.power.full_disk", "--cycles", "1000"), "full disks"),
     Lane("faults", ("tests.faults.test_faults",), "every call fails in turn, alone and in pairs, and every allocation"),
     Lane("damage", ("tests.damage.test_damage",), "every bit and every length of every file"),
     Lane(

@@ -118,7 +118,8 @@ extern uint32_t tl_fork_generation;         /* atomic */
 
 /* --- store.c --- */
 TL_INLINE bool tl_store_usable(const tl_store *store) {
-    return __atomic_load_n(&store->open, __ATOMIC_SEQ_CST) != 0 && store->fork_generation == __atomic_load_n(&tl_fork_generation, __ATOMIC_RELAXED);
+    return __atomic_load_n(&store->open, __ATOMIC_SEQ_CST) != 0 &&
+           store->fork_generation == __atomic_load_n(&tl_fork_generation, __ATOMIC_RELAXED);
 }
 int tl_store_refuse(const tl_store *store, tl_error *err);      /* TL_ECLOSED or TL_EFORKED with a sentence */
 int tl_store_refuse_look(const tl_store *store, tl_error *err); /* TL_EINVAL: a store opened to look at is not changed */

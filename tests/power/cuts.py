@@ -1,9 +1,9 @@
 """What is left after real power cuts? `python tests/power/cuts.py --cuts N [--seed N] [--workers N]`
 
-Imports tests.power.mounts. Several processes append to one store on a loop-mounted ext4 and acknowledge through a pipe;
-the file system is cut off in the middle (the ioctl that file system tests use: nothing reaches the disk any more, with or
-without the journal that is in memory), the processes are killed, it is mounted again, and a fresh process compares what is
-there with everything that was acknowledged, over all cuts that this store has seen.
+Imports tests.power.mounts. Several processes append to one store on a loop-mounted ext4 and acknowledge through a
+pipe; the file system is cut off in the middle (the ioctl that file system tests use: nothing reaches the disk any
+more, with or without the journal that is in memory), the processes are killed, it is mounted again, and a fresh
+process compares what is there with everything that was acknowledged, over all cuts that this store has seen.
 
 Exit codes: 0 all cuts without a broken promise; 1 one was broken; 77 the lane cannot run here.
 """
@@ -221,7 +221,8 @@ def main() -> int:
                 mounted = False
                 mounts.mount(image, mountpoint, options)
                 mounted = True
-                where = f"cut {number} of seed {arguments.seed}, {options}, shutdown {how}; again: cuts.py --seed {arguments.seed} --cuts {number + 1}"
+                again = f"cuts.py --seed {arguments.seed} --cuts {number + 1}"
+                where = f"cut {number} of seed {arguments.seed}, {options}, shutdown {how}; again: {again}"
                 left = verify(program, store, ledger, where)
                 _, lost = ledger.settle(left)
                 totals.cuts += 1
@@ -245,8 +246,9 @@ def main() -> int:
             if mounted:
                 mounts.unmount(mountpoint)
     print(
-        f"cuts: {totals.cuts} power cuts, {arguments.workers} processes, {totals.acknowledged} messages acknowledged, {totals.synced} of them "
-        f"synced, {totals.commits} synced commits, {totals.trims} trims; {totals.lost} written messages lost as they may, 0 synced ones; "
+        f"cuts: {totals.cuts} power cuts, {arguments.workers} processes, {totals.acknowledged} messages acknowledged, "
+        f"{totals.synced} of them synced, {totals.commits} synced commits, {totals.trims} trims; "
+        f"{totals.lost} written messages lost as they may, 0 synced ones; "
         f"{totals.scanned_bytes} bytes scanned, {totals.torn_bytes} put aside; {time.monotonic() - began:.1f} s"
     )
     if totals.synced < 10 * totals.cuts or totals.lost == 0:

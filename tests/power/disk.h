@@ -18,8 +18,8 @@
 
 #define BLOCK 512u
 #define PAGE 4096u
-#define FILE_ROOM (8u << 20)        /* of address space; files stay far below */
-#define TRACKED_BYTES (1u << 20)    /* blocks behind are either as synced or as seen */
+#define FILE_ROOM (8u << 20)     /* of address space; files stay far below */
+#define TRACKED_BYTES (1u << 20) /* blocks behind are either as synced or as seen */
 #define INODES 256
 #define NAMES 512
 #define CHANGES 1024
@@ -33,9 +33,9 @@ typedef struct inode {
     uint32_t maps;
     bool written_by_map;
     uint64_t size, durable_size;
-    uint32_t filled, durable_filled;            /* bytes behind are zero */
+    uint32_t filled, durable_filled;             /* bytes behind are zero */
     uint64_t middle[TRACKED_BYTES / BLOCK / 64]; /* which blocks have a middle version */
-    uint64_t lost[TRACKED_BYTES / PAGE];        /* hash of a page whose write failed: clean for the kernel; 0: none */
+    uint64_t lost[TRACKED_BYTES / PAGE];         /* hash of a page whose write failed: clean for the kernel; 0: none */
 } inode;
 
 typedef struct entry {
@@ -48,7 +48,7 @@ enum change_kind { ADD, REMOVE, MOVE };
 typedef struct change {
     enum change_kind kind;
     entry entry;
-    char to[56];                                /* of MOVE, in the same directory */
+    char to[56]; /* of MOVE, in the same directory */
 } change;
 
 typedef struct disk {
@@ -56,7 +56,7 @@ typedef struct disk {
     entry names[NAMES], durable[NAMES];
     change changes[CHANGES];
     size_t name_count, durable_count, change_count;
-    uint8_t *bytes, *images, *middles;          /* FILE_ROOM each, by inode */
+    uint8_t *bytes, *images, *middles; /* FILE_ROOM each, by inode */
 } disk;
 
 /* Something that a cut may or may not have left: a block, a size or a change of an entry. */
@@ -65,16 +65,19 @@ typedef struct item {
     uint8_t kind;
     bool has_middle;
     uint16_t inode;
-    uint32_t at;                                /* index of the block or of the change */
+    uint32_t at; /* index of the block or of the change */
 } item;
 
-static disk *now;                               /* what tl_os_table works on */
-static struct { int inode; bool used; } descriptors[DESCRIPTORS];
+static disk *now; /* what tl_os_table works on */
+static struct {
+    int inode;
+    bool used;
+} descriptors[DESCRIPTORS];
 static int64_t clock_ns = 1000000000;
 static uint64_t disk_random = 1, boot_number = 1;
 static unsigned long long sync_calls;
-static long fail_sync_in = -1;                  /* that many more syncs succeed; -1: all do */
-static bool fail_kills;                         /* whoever hears of the failure dies before it can tell */
+static long fail_sync_in = -1; /* that many more syncs succeed; -1: all do */
+static bool fail_kills;        /* whoever hears of the failure dies before it can tell */
 
 /* Called around everything that changes the disk, and by every point of the core. */
 static void on_event(const char *name);
@@ -85,7 +88,8 @@ static uint8_t *image_of(disk *d, int i) { return d->images + (size_t)i * FILE_R
 static uint8_t *middle_of(disk *d, int i) { return d->middles + (size_t)i * FILE_ROOM; }
 
 static void disk_new(disk *d) {
-    void *room = mmap(NULL, 3ull * INODES * FILE_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *room = mmap(NULL, 3ull * INODES * FILE_ROOM, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(room != MAP_FAILED);
     memset(d, 0, sizeof *d);
     d->bytes = room;
@@ -295,7 +299,12 @@ static int disk_close(int fd) {
 
 static int disk_stat(int fd, tl_stat *out) {
     const inode *f = &now->inodes[inode_of(fd)];
-    *out = (tl_stat){.device = 1, .inode = (uint64_t)inode_of(fd) + 2, .size_bytes = f->size, .blocks_bytes = f->size, .mode = 0100600, .links = 1};
+    *out = (tl_stat){.device = 1,
+                     .inode = (uint64_t)inode_of(fd) + 2,
+                     .size_bytes = f->size,
+                     .blocks_bytes = f->size,
+                     .mode = 0100600,
+                     .links = 1};
     return 0;
 }
 
@@ -462,7 +471,8 @@ static bool is_index(const char *name) {
 /* A leader that finds its predecessor dead has stored to every page again: the kernel takes them for dirty. */
 static inline void disk_touch_logs(void) {
     for (int i = 1; i < INODES; i++)
-        if (now->inodes[i].used && !is_index(any_name_of(now, i)) && strncmp(any_name_of(now, i), "checkpoint", 10) != 0)
+        if (now->inodes[i].used && !is_index(any_name_of(now, i)) &&
+            strncmp(any_name_of(now, i), "checkpoint", 10) != 0)
             memset(now->inodes[i].lost, 0, sizeof now->inodes[i].lost);
 }
 
@@ -515,7 +525,8 @@ static int disk_unmap(void *at, size_t bytes) {
 
 static int disk_populate(void *at, size_t bytes, bool writable) {
     (void)writable;
-    size_t i = (size_t)((uint8_t *)at - now->bytes) / FILE_ROOM, from = (size_t)((uint8_t *)at - now->bytes) % FILE_ROOM;
+    size_t i = (size_t)((uint8_t *)at - now->bytes) / FILE_ROOM,
+           from = (size_t)((uint8_t *)at - now->bytes) % FILE_ROOM;
     return from + bytes <= (now->inodes[i].size + PAGE - 1) / PAGE * PAGE ? 0 : -EFAULT;
 }
 
@@ -523,18 +534,28 @@ static int disk_lock(int fd, int kind, uint64_t byte, uint64_t bytes, bool wait)
     (void)fd, (void)kind, (void)byte, (void)bytes, (void)wait;
     return 0; /* one process at a time; those before it are dead */
 }
-static int disk_locked(int fd, uint64_t byte) { (void)fd, (void)byte; return 0; }
+static int disk_locked(int fd, uint64_t byte) {
+    (void)fd, (void)byte;
+    return 0;
+}
 static int disk_futex_wait(const uint32_t *word, uint32_t value, int64_t timeout_ns) {
     (void)word, (void)value;
     clock_ns += timeout_ns > 0 ? timeout_ns : 1000;
     return -ETIMEDOUT;
 }
-static int disk_futex_wake(const uint32_t *word, int count) { (void)word, (void)count; return 0; }
+static int disk_futex_wake(const uint32_t *word, int count) {
+    (void)word, (void)count;
+    return 0;
+}
 static int disk_identity(int dir, tl_identity *out) {
     *out = (tl_identity){{boot_number, 7}, 1, (uint64_t)inode_of(dir) + 2, 1};
     return 0;
 }
-static int disk_filesystem(int dir, uint64_t *magic) { (void)dir; *magic = 0xef53; return 0; }
+static int disk_filesystem(int dir, uint64_t *magic) {
+    (void)dir;
+    *magic = 0xef53;
+    return 0;
+}
 static int64_t disk_now_ms(void) { return 1700000000000 + clock_ns / 1000000; }
 static int64_t disk_monotonic_ns(void) { return clock_ns += 1000; }
 static int disk_draw(void *to, size_t bytes) {
@@ -545,20 +566,39 @@ static int disk_draw(void *to, size_t bytes) {
 
 static void disk_install(void) {
     tl_io *t = &tl_os_table;
-    t->open = disk_open; t->close = disk_close; t->stat = disk_stat; t->mkdir = disk_mkdir;
-    t->rename = disk_rename; t->unlink = disk_unlink; t->list = disk_list; t->fallocate = disk_fallocate;
-    t->ftruncate = disk_ftruncate; t->pread = disk_pread; t->pwrite = disk_pwrite; t->fdatasync = t->fsync = disk_sync;
-    t->syncfs = disk_syncfs; t->map = disk_map; t->unmap = disk_unmap; t->populate = disk_populate;
-    t->lock = disk_lock; t->locked = disk_locked; t->futex_wait = disk_futex_wait; t->futex_wake = disk_futex_wake;
-    t->identity = disk_identity; t->filesystem = disk_filesystem; t->now_ms = disk_now_ms;
-    t->monotonic_ns = disk_monotonic_ns; t->random = disk_draw;
+    t->open = disk_open;
+    t->close = disk_close;
+    t->stat = disk_stat;
+    t->mkdir = disk_mkdir;
+    t->rename = disk_rename;
+    t->unlink = disk_unlink;
+    t->list = disk_list;
+    t->fallocate = disk_fallocate;
+    t->ftruncate = disk_ftruncate;
+    t->pread = disk_pread;
+    t->pwrite = disk_pwrite;
+    t->fdatasync = t->fsync = disk_sync;
+    t->syncfs = disk_syncfs;
+    t->map = disk_map;
+    t->unmap = disk_unmap;
+    t->populate = disk_populate;
+    t->lock = disk_lock;
+    t->locked = disk_locked;
+    t->futex_wait = disk_futex_wait;
+    t->futex_wake = disk_futex_wake;
+    t->identity = disk_identity;
+    t->filesystem = disk_filesystem;
+    t->now_ms = disk_now_ms;
+    t->monotonic_ns = disk_monotonic_ns;
+    t->random = disk_draw;
 }
 
 /* --- cuts --- */
 
 /* Valid for one boot only, so no state after a cut depends on what they hold. */
 static bool is_live_state(const char *name) {
-    return strcmp(name, "shared") == 0 || strcmp(name, "shared.new") == 0 || strcmp(name, "offsets") == 0 || strcmp(name, "store.lock") == 0;
+    return strcmp(name, "shared") == 0 || strcmp(name, "shared.new") == 0 || strcmp(name, "offsets") == 0 ||
+           strcmp(name, "store.lock") == 0;
 }
 
 /* Everything that nothing has synced. */
@@ -613,7 +653,8 @@ static void copy_inode(disk *to, const disk *from, int i, bool live) {
 }
 
 /* `keep[k]`: 0 as on the platter, 1 as seen, 2 the middle version. Returns the hash of what was built in `to`. */
-static uint64_t disk_build(disk *to, disk *from, const item *items, const uint8_t *keep, size_t count, bool live_state) {
+static uint64_t disk_build(disk *to, disk *from, const item *items, const uint8_t *keep, size_t count,
+                           bool live_state) {
     disk_reset(to);
     memcpy(to->names, from->durable, from->durable_count * sizeof *to->names);
     to->name_count = from->durable_count;

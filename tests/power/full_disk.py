@@ -31,9 +31,8 @@ def fill(program: Path, mountpoint: Path, cycles: int, seed: int, name: str) -> 
     )
     if done.returncode:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        print(
-            f"FAILED on {name} with {how}: {done.stdout}{done.stderr}again: full_disk.py --cycles {cycles} --seed {seed}"
-        )
+        again = f"full_disk.py --cycles {cycles} --seed {seed}"
+        print(f"FAILED on {name} with {how}: {done.stdout}{done.stderr}again: {again}")
         sys.exit(1)
     print(f"full_disk: {name}: {done.stdout.strip()}")
 

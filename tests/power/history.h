@@ -33,30 +33,30 @@ typedef struct part {
     uint32_t slot;
     span spans[SPANS];
     int span_count;
-    span inflight;                  /* an append that has not returned; count 0: none */
-    int64_t end;                    /* visible log end; no offset below it may mean anything new, ever */
-    int64_t synced;                 /* messages below are promised to be on the disk */
-    int64_t start, start_asked;     /* promised log start; the one a trim that has not returned asked for */
-    int64_t start_in_doubt;         /* the same of a trim whose process died: it may be on disk and come true later */
-    bool failed;                    /* a sync failed: it takes no more messages */
-    int64_t commits[COMMITS];       /* [0] is promised (-1: nothing committed), those behind it may be there instead */
+    span inflight;              /* an append that has not returned; count 0: none */
+    int64_t end;                /* visible log end; no offset below it may mean anything new, ever */
+    int64_t synced;             /* messages below are promised to be on the disk */
+    int64_t start, start_asked; /* promised log start; the one a trim that has not returned asked for */
+    int64_t start_in_doubt;     /* the same of a trim whose process died: it may be on disk and come true later */
+    bool failed;                /* a sync failed: it takes no more messages */
+    int64_t commits[COMMITS];   /* [0] is promised (-1: nothing committed), those behind it may be there instead */
     int commit_count;
-    bool committing;                /* the last one has not returned */
+    bool committing; /* the last one has not returned */
 } part;
 
 typedef struct history {
     part parts[PARTITIONS];
     int part_count;
     uint32_t next_number;
-    bool store_failed;              /* a sync of the checkpoint failed */
-    bool created;                   /* the store was ready once */
-    bool sync_failed;               /* a failure of a sync was injected in this boot */
+    bool store_failed; /* a sync of the checkpoint failed */
+    bool created;      /* the store was ready once */
+    bool sync_failed;  /* a failure of a sync was injected in this boot */
 } history;
 
 enum how_strict {
-    AFTER_CUT,                      /* what was only written may be missing from some message on */
-    AFTER_DEATH,                    /* only what was in flight may be missing */
-    AFTER_CLOSE                     /* nothing */
+    AFTER_CUT,   /* what was only written may be missing from some message on */
+    AFTER_DEATH, /* only what was in flight may be missing */
+    AFTER_CLOSE  /* nothing */
 };
 
 static history told;
@@ -112,9 +112,9 @@ static void commits_are_synced(part *p) {
 
 typedef struct reading_state {
     part *p;
-    int at;                         /* span; span_count is the one in flight */
+    int at; /* span; span_count is the one in flight */
     int64_t within;
-    int64_t next;                   /* offset behind the last message found */
+    int64_t next; /* offset behind the last message found */
     uint64_t seen;
 } reading_state;
 
@@ -138,14 +138,18 @@ static void expect_record(reading_state *r, const tl_chunk *chunk, const tl_reco
     const span *s = span_at(p, r->at);
     long long offset = (long long)record->offset;
     if (s == NULL)
-        violated("%s: there is a message at offset %lld that is not (or no longer) part of the log", p->directory, offset);
+        violated("%s: there is a message at offset %lld that is not (or no longer) part of the log", p->directory,
+                 offset);
     if (record->offset != s->offset + r->within)
-        violated("%s: the message at offset %lld is missing, the one at %lld is there", p->directory, (long long)(s->offset + r->within), offset);
+        violated("%s: the message at offset %lld is missing, the one at %lld is there", p->directory,
+                 (long long)(s->offset + r->within), offset);
     uint32_t number = s->number + (uint32_t)r->within;
     uint64_t found = 0;
     memcpy(&found, chunk->bytes + record->value_at, record->value_bytes < 8 ? (size_t)record->value_bytes : 8);
-    if (!is_value(number, chunk->bytes + record->value_at, (size_t)record->value_bytes) || record->timestamp_ms != timestamp_of(number))
-        violated("%s: the message at offset %lld is not the one that was there (number %u, found %llu)", p->directory, offset, number, (unsigned long long)found);
+    if (!is_value(number, chunk->bytes + record->value_at, (size_t)record->value_bytes) ||
+        record->timestamp_ms != timestamp_of(number))
+        violated("%s: the message at offset %lld is not the one that was there (number %u, found %llu)", p->directory,
+                 offset, number, (unsigned long long)found);
     r->next = record->offset + 1;
     r->seen++;
     if (++r->within == s->count) {
@@ -165,7 +169,8 @@ static void read_all(tl_partition *partition, reading_state *r, int64_t from) {
         tl_chunk_clear(&chunk);
         int status = tl_partition_read(partition, &cursor, &chunk, 1000, 1 << 20, 0, &end, &err);
         if (status < 0)
-            violated("%s: reading from %lld fails: %s, %s (%s at %lld)", r->p->directory, (long long)cursor.offset, tl_status_name(status), err.what, err.path, (long long)err.position);
+            violated("%s: reading from %lld fails: %s, %s (%s at %lld)", r->p->directory, (long long)cursor.offset,
+                     tl_status_name(status), err.what, err.path, (long long)err.position);
         if (chunk.count == 0)
             return;
         for (size_t i = 0; i < chunk.count; i++)
@@ -173,8 +178,10 @@ static void read_all(tl_partition *partition, reading_state *r, int64_t from) {
     }
 }
 
-static void report_finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
-    violated("%s: check: %s at %lld: %s (offsets %lld to %lld)", ((part *)context)->directory, file, (long long)position, what, (long long)first, (long long)next);
+static void report_finding(void *context, const char *file, int64_t position, const char *what, int64_t first,
+                           int64_t next) {
+    violated("%s: check: %s at %lld: %s (offsets %lld to %lld)", ((part *)context)->directory, file,
+             (long long)position, what, (long long)first, (long long)next);
 }
 
 static void verify_commits(tl_store *store, part *p, enum how_strict strict) {
@@ -188,7 +195,8 @@ static void verify_commits(tl_store *store, part *p, enum how_strict strict) {
     for (int i = from; i < p->commit_count; i++)
         known |= p->commits[i] == word.offset;
     if (!known)
-        violated("%s: the committed offset is %lld, promised was %lld (%d later ones)", p->directory, (long long)word.offset, (long long)p->commits[from], p->commit_count - 1 - from);
+        violated("%s: the committed offset is %lld, promised was %lld (%d later ones)", p->directory,
+                 (long long)word.offset, (long long)p->commits[from], p->commit_count - 1 - from);
     if (strict == AFTER_CUT) {
         p->commits[0] = word.offset;
         p->commit_count = 1;
@@ -209,7 +217,8 @@ static void verify_part(tl_store *store, part *p, enum how_strict strict, bool m
     if (status < 0)
         violated("%s: it cannot be opened: %s, %s", p->directory, tl_status_name(status), err.what);
     if (bounds.log_start != p->start && bounds.log_start != p->start_asked && bounds.log_start != p->start_in_doubt)
-        violated("%s: the log starts at %lld, promised was %lld", p->directory, (long long)bounds.log_start, (long long)p->start);
+        violated("%s: the log starts at %lld, promised was %lld", p->directory, (long long)bounds.log_start,
+                 (long long)p->start);
     p->start = bounds.log_start;
     if (strict == AFTER_CUT)
         p->start_in_doubt = p->start;
@@ -217,14 +226,16 @@ static void verify_part(tl_store *store, part *p, enum how_strict strict, bool m
         p->start_in_doubt = p->start_asked;
     p->start_asked = p->start;
     if (bounds.log_end < p->end || (strict == AFTER_CLOSE && bounds.log_end != p->end))
-        violated("%s: the log ends at %lld, its end was at %lld before: offsets would be handed out twice", p->directory, (long long)bounds.log_end, (long long)p->end);
+        violated("%s: the log ends at %lld, its end was at %lld before: offsets would be handed out twice",
+                 p->directory, (long long)bounds.log_end, (long long)p->end);
     reading_state r = {.p = p};
     read_all(partition, &r, p->start);
     /* Where the first message stands that is not there. */
     const span *s = span_at(p, r.at);
     int64_t missing = s == NULL ? INT64_MAX : s->offset + r.within;
     if (missing < p->synced)
-        violated("%s: the message at offset %lld is lost, everything below %lld was acknowledged as synced", p->directory, (long long)missing, (long long)p->synced);
+        violated("%s: the message at offset %lld is lost, everything below %lld was acknowledged as synced",
+                 p->directory, (long long)missing, (long long)p->synced);
     if (strict != AFTER_CUT && r.at < p->span_count)
         violated("%s: the message at offset %lld is lost without a power cut", p->directory, (long long)missing);
     if (missing < bounds.log_end && strict != AFTER_CUT && r.at == p->span_count && missing != p->inflight.offset)

@@ -1,8 +1,8 @@
 """How does the simulated power loss run? `python -m tests.power.model --states N [--seed N] [--jobs N]`
 
-Imports tests.builds. Compiles power_model.c with the core, its crash points and its seeded bugs, and runs it, in several
-processes with seeds of their own if asked. What it prints goes through; the exit code is the worst one. TL_BUG=<name> in
-the environment breaks the core on purpose: the run must then fail.
+Imports tests.builds. Compiles power_model.c with the core, its crash points and its seeded bugs, and runs it, in
+several processes with seeds of their own if asked. What it prints goes through; the exit code is the worst one.
+TL_BUG=<name> in the environment breaks the core on purpose: the run must then fail.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from tests import builds  # noqa: E402  (the path above is where it is found)
+from tests import builds
 
 
 def main() -> int:
@@ -33,7 +33,15 @@ def main() -> int:
     each = -(-arguments.states // arguments.jobs)
     processes = []
     for job in range(arguments.jobs):
-        command = [program, "--states", str(each), "--seconds", str(arguments.seconds), "--seed", str(arguments.seed + job)]
+        command = [
+            program,
+            "--states",
+            str(each),
+            "--seconds",
+            str(arguments.seconds),
+            "--seed",
+            str(arguments.seed + job),
+        ]
         processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
     codes = [process.wait() for process in processes]
     return max(1 if code < 0 else code for code in codes)

@@ -1,8 +1,8 @@
 """How does a test lane get a small file system of its own, cut it off, and say so when it cannot?
 
-Imports tests.builds. A lane that mounts runs itself again inside a mount namespace of its own (`unshare -m`), so nothing
-that it mounts is seen outside or survives it. Without root, without `unshare` or without loop devices it prints
-`NOT RUN: ...` and exits with NOT_RUN: that is no success, and .ci/run takes it for a failure.
+Imports tests.builds. A lane that mounts runs itself again inside a mount namespace of its own (`unshare -m`), so
+nothing that it mounts is seen outside or survives it. Without root, without `unshare` or without loop devices it
+prints `NOT RUN: ...` and exits with NOT_RUN: that is no success, and .ci/run takes it for a failure.
 """
 
 from __future__ import annotations

@@ -34,7 +34,10 @@
 typedef struct tally {
     uint64_t states, repeated, cuts, deaths, recoveries_cut, reopened, failed_syncs, lineages;
     uint64_t by_depth[DEPTHS + 1];
-    struct { char name[40]; uint64_t cuts; } points[POINTS];
+    struct {
+        char name[40];
+        uint64_t cuts;
+    } points[POINTS];
     uint64_t seen[SEEN];
 } tally;
 
@@ -51,15 +54,15 @@ static bool closing;
 static uint32_t path[PATH], replay[PATH];
 static int path_length, replay_length;
 static int depth;
-static uint32_t cuts_here;                      /* since this state or lineage began */
+static uint32_t cuts_here; /* since this state or lineage began */
 static uint64_t workload_random, event_random;
 static bool armed, in_event;
-static uint64_t events_here, cut_at_event;      /* cut_at_event: exactly there; 0: by chance */
-static const history *must_equal;               /* what another recovery of the same state found */
+static uint64_t events_here, cut_at_event; /* cut_at_event: exactly there; 0: by chance */
+static const history *must_equal;          /* what another recovery of the same state found */
 static uint32_t hits[POINTS];
 static char hit_names[POINTS][40];
 static double cut_rate = 1;
-static bool wordy;                              /* this lineage leaves long texts with its commits */
+static bool wordy; /* this lineage leaves long texts with its commits */
 
 static void path_text(char out[200]) {
     int n = 0;
@@ -71,8 +74,8 @@ static void say_path(const char *where) {
     char text[200];
     path_text(text);
     const char *bug = tl_bug == TL_BUG_NONE ? "" : tl_bug_name(tl_bug);
-    fprintf(stderr, "  %s; to see it again: %s%s%spower_model --seed %llu --replay %s\n", where, *bug ? "TL_BUG=" : "", bug, *bug ? " " : "",
-            (unsigned long long)seed, text);
+    fprintf(stderr, "  %s; to see it again: %s%s%spower_model --seed %llu --replay %s\n", where, *bug ? "TL_BUG=" : "",
+            bug, *bug ? " " : "", (unsigned long long)seed, text);
 }
 
 static void violated(const char *format, ...) {
@@ -113,7 +116,8 @@ __attribute__((format(printf, 1, 2))) static void trace(const char *format, ...)
 static int trace_partition(void *context, uint32_t slot, const tl_partition_config *config);
 
 static void open_store(enum how_strict strict) {
-    const tl_store_options options = {.flush_interval_ms = 1000, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = true};
+    const tl_store_options options = {
+        .flush_interval_ms = 1000, .lock_timeout_ms = 5000, .create = true, .no_housekeeper = true};
     tl_error err = {0};
     tl_recovery recovery;
     int state = 0;
@@ -124,7 +128,8 @@ static void open_store(enum how_strict strict) {
         status = tl_store_open("store", &options, &store, &state, &recovery, &err);
     }
     if (status < 0)
-        violated("the store cannot be opened: %s, %s (%s at %lld)", tl_status_name(status), err.what, err.path, (long long)err.position);
+        violated("the store cannot be opened: %s, %s (%s at %lld)", tl_status_name(status), err.what, err.path,
+                 (long long)err.position);
     if (recovery.failed_partitions > 0)
         violated("%u partitions cannot be recovered", recovery.failed_partitions);
     if (strict == AFTER_CLOSE && !recovery.clean && !recovery.same_boot && !recovery.created)
@@ -134,7 +139,10 @@ static void open_store(enum how_strict strict) {
         violated("the store does not get ready: %s, %s", tl_status_name(status), err.what);
     told.created = true;
     armed = false;
-    trace("opened %s: %s%s%u scanned, %llu bytes, %llu torn", strict == AFTER_CUT ? "after a cut" : strict == AFTER_DEATH ? "after a death" : "after a close",
+    trace("opened %s: %s%s%u scanned, %llu bytes, %llu torn",
+          strict == AFTER_CUT     ? "after a cut"
+          : strict == AFTER_DEATH ? "after a death"
+                                  : "after a close",
           recovery.clean ? "clean, " : "", recovery.same_boot ? "same boot, " : "", recovery.scanned_partitions,
           (unsigned long long)recovery.scanned_bytes, (unsigned long long)recovery.torn_bytes);
     memset(open_parts, 0, sizeof open_parts);
@@ -152,16 +160,18 @@ static int trace_partition(void *context, uint32_t slot, const tl_partition_conf
     if (tl_store_partition(store, slot, config->channel, &partition, NULL) < 0)
         return 0;
     if (tl_partition_describe(partition, &info, NULL) == TL_OK)
-        trace("  %s: offsets %lld to %lld, lease %lld, segments %u to %u, position %u, synced %u at %u", config->directory, (long long)info.log_start,
-              (long long)info.log_end, (long long)info.lease, info.first_ordinal, (unsigned)(info.tail >> 32), (unsigned)info.tail,
-              (unsigned)(info.synced >> 32), (unsigned)info.synced);
+        trace("  %s: offsets %lld to %lld, lease %lld, segments %u to %u, position %u, synced %u at %u",
+              config->directory, (long long)info.log_start, (long long)info.log_end, (long long)info.lease,
+              info.first_ordinal, (unsigned)(info.tail >> 32), (unsigned)info.tail, (unsigned)(info.synced >> 32),
+              (unsigned)info.synced);
     tl_partition_release(partition);
     return 0;
 }
 
 static tl_partition *partition_of(int i) {
     tl_error err = {0};
-    if (open_parts[i] == NULL && tl_store_partition(store, told.parts[i].slot, told.parts[i].channel, &open_parts[i], &err) < 0)
+    if (open_parts[i] == NULL &&
+        tl_store_partition(store, told.parts[i].slot, told.parts[i].channel, &open_parts[i], &err) < 0)
         violated("%s: it cannot be opened: %s", told.parts[i].directory, err.what);
     return open_parts[i];
 }
@@ -237,21 +247,26 @@ static void op_append(int i, int count, unsigned flags, bool encoded) {
     for (int k = 0; k < count; k++) {
         uint32_t number = first + (uint32_t)k;
         fill_value(number, values[k]);
-        messages[k] = (tl_message){.value = values[k], .value_bytes = (int32_t)value_bytes_of(number), .key = values[k],
-                                   .key_bytes = number % 3 == 0 ? 4 : -1, .timestamp_ms = timestamp_of(number)};
+        messages[k] = (tl_message){.value = values[k],
+                                   .value_bytes = (int32_t)value_bytes_of(number),
+                                   .key = values[k],
+                                   .key_bytes = number % 3 == 0 ? 4 : -1,
+                                   .timestamp_ms = timestamp_of(number)};
     }
     tl_append what = {.messages = messages, .count = (size_t)count};
     if (encoded) {
         size_t bytes = 0;
         CHECK(tl_batch_measure(messages, (size_t)count, sizeof ready, &bytes) == (size_t)count);
-        what.encoded_bytes = tl_batch_encode(ready, 0, &tl_batch_plain, messages, (size_t)count, &what.max_timestamp_ms);
+        what.encoded_bytes =
+            tl_batch_encode(ready, 0, &tl_batch_plain, messages, (size_t)count, &what.max_timestamp_ms);
         what.encoded = ready;
         what.messages = NULL;
     }
     tl_appended out = {0};
     tl_error err = {0};
     p->inflight = (span){p->end, count, first};
-    trace("%s: append %d at %lld%s", p->directory, count, (long long)p->end, (flags & TL_APPEND_THROUGH_FILE) != 0 ? " through the file" : "");
+    trace("%s: append %d at %lld%s", p->directory, count, (long long)p->end,
+          (flags & TL_APPEND_THROUGH_FILE) != 0 ? " through the file" : "");
     int status = count == 1 && !encoded ? tl_partition_append_one(partition, messages, flags, &out, &err)
                                         : tl_partition_append(partition, &what, flags, &out, &err);
     if (status < 0) {
@@ -260,8 +275,8 @@ static void op_append(int i, int count, unsigned flags, bool encoded) {
         return;
     }
     if (out.base_offset != p->end || out.next_offset != p->end + count)
-        violated("%s: appended at %lld to %lld, the end was %lld: an offset is used twice or left out", p->directory, (long long)out.base_offset,
-                 (long long)out.next_offset, (long long)p->end);
+        violated("%s: appended at %lld to %lld, the end was %lld: an offset is used twice or left out", p->directory,
+                 (long long)out.base_offset, (long long)out.next_offset, (long long)p->end);
     finish_inflight(p);
 }
 
@@ -337,7 +352,8 @@ static void op_commit(int i, bool synced) {
         if (status < 0)
             violated("a commit fails: %s", tl_status_name(status));
         p->committing = false;
-        for (int k = 0; wordy && k < 12; k++) { /* groups with long texts fill the checkpoint, until it goes to the other file */
+        for (int k = 0; wordy && k < 12;
+             k++) { /* groups with long texts fill the checkpoint, until it goes to the other file */
             char text[TL_OFFSETS_MAX_METADATA_BYTES], group[16];
             int bytes = snprintf(group, sizeof group, "wordy-%d", k);
             memset(text, 'a' + (int)pick(26), sizeof text);
@@ -397,7 +413,8 @@ static void op_create(void) {
             snprintf(name, sizeof name, "orders-%d", n);
             bool taken = false;
             for (int j = 0; j < first + k; j++)
-                taken |= strcmp(told.parts[j].directory, name) == 0 && told.parts[j].existence != DROPPED && told.parts[j].existence != NOT_THERE;
+                taken |= strcmp(told.parts[j].directory, name) == 0 && told.parts[j].existence != DROPPED &&
+                         told.parts[j].existence != NOT_THERE;
             if (!taken)
                 memcpy(p->directory, name, sizeof p->directory);
         }
@@ -514,23 +531,46 @@ static void choose(uint8_t *keep, const item *items, size_t count, uint32_t numb
     for (size_t k = 0; k < count; k++) {
         bool block = items[k].kind == ITEM_BLOCK, yes = false;
         switch (kind) {
-        case 0: yes = false; break;
-        case 1: yes = true; break;
-        case 2: yes = block; break;
-        case 3: yes = !block; break;
-        case 4: yes = k == at; break;
-        case 5: yes = k != at; break;
-        case 6: yes = k <= at; break;                   /* prefix */
-        case 7: yes = k >= at; break;                   /* reverse */
-        case 8: yes = (k + count - from) % count <= at; break;
-        case 9:                                         /* whole pages */
+        case 0:
+            yes = false;
+            break;
+        case 1:
+            yes = true;
+            break;
+        case 2:
+            yes = block;
+            break;
+        case 3:
+            yes = !block;
+            break;
+        case 4:
+            yes = k == at;
+            break;
+        case 5:
+            yes = k != at;
+            break;
+        case 6:
+            yes = k <= at;
+            break; /* prefix */
+        case 7:
+            yes = k >= at;
+            break; /* reverse */
+        case 8:
+            yes = (k + count - from) % count <= at;
+            break;
+        case 9: /* whole pages */
         case 10:
-            if (k == 0 || !block || items[k].inode != items[k - 1].inode || items[k].at / (PAGE / BLOCK) != items[k - 1].at / (PAGE / BLOCK))
+            if (k == 0 || !block || items[k].inode != items[k - 1].inode ||
+                items[k].at / (PAGE / BLOCK) != items[k - 1].at / (PAGE / BLOCK))
                 page = check_random(random);
             yes = (page & 255) < often;
             break;
-        case 11: yes = !block || (check_random(random) & 255) < often; break;
-        default: yes = (check_random(random) & 255) < often; break;
+        case 11:
+            yes = !block || (check_random(random) & 255) < often;
+            break;
+        default:
+            yes = (check_random(random) & 255) < often;
+            break;
         }
         keep[k] = yes ? 1 : 0;
         if (yes && items[k].has_middle && (check_random(random) & 3) == 0)
@@ -539,7 +579,11 @@ static void choose(uint8_t *keep, const item *items, size_t count, uint32_t numb
 }
 
 /* Segments as the cut left them: what is not part of the log afterwards must be found in .torn files. */
-typedef struct kept_segment { char directory[16], name[32]; uint8_t *bytes; uint32_t used; } kept_segment;
+typedef struct kept_segment {
+    char directory[16], name[32];
+    uint8_t *bytes;
+    uint32_t used;
+} kept_segment;
 static kept_segment kept[64];
 static int kept_count;
 
@@ -590,7 +634,9 @@ static void verify_torn(void) {
             if (told.parts[k].existence == LIVE && strcmp(told.parts[k].directory, s->directory) == 0)
                 p = &told.parts[k];
         int store_at = find_in(now->names, now->name_count, ROOT, "store");
-        int at = p == NULL || store_at < 0 ? -1 : find_in(now->names, now->name_count, now->names[store_at].child, s->directory);
+        int at = p == NULL || store_at < 0
+                     ? -1
+                     : find_in(now->names, now->name_count, now->names[store_at].child, s->directory);
         if (at < 0)
             continue;
         int directory = now->names[at].child, file = find_in(now->names, now->name_count, directory, s->name);
@@ -619,10 +665,13 @@ static void compare_with_other_recovery(void) {
             continue;
         bool same = a->span_count == b->span_count && a->start == b->start;
         for (int k = 0; same && k < a->span_count; k++)
-            same = a->spans[k].offset == b->spans[k].offset && a->spans[k].count == b->spans[k].count && a->spans[k].number == b->spans[k].number;
+            same = a->spans[k].offset == b->spans[k].offset && a->spans[k].count == b->spans[k].count &&
+                   a->spans[k].number == b->spans[k].number;
         if (!same)
-            violated("%s: a recovery that was cut short and done again finds other messages: from %lld to %lld, the other from %lld to %lld", a->directory,
-                     (long long)a->start, (long long)end_of_spans(a), (long long)b->start, (long long)end_of_spans(b));
+            violated("%s: a recovery that was cut short and done again finds other messages: from %lld to %lld, the "
+                     "other from %lld to %lld",
+                     a->directory, (long long)a->start, (long long)end_of_spans(a), (long long)b->start,
+                     (long long)end_of_spans(b));
     }
 }
 
@@ -730,7 +779,11 @@ static void evaluate_all(uint64_t cut_seed) {
             int outer = depth;
             trace("state with %zu things not synced, %llx", count, (unsigned long long)hash);
             for (size_t k = 0; replaying() && path_length == replay_length && k < count; k++)
-                trace("  %s %s %u: %u", items[k].kind == ITEM_BLOCK ? "block" : items[k].kind == ITEM_SIZE ? "size" : "entry", any_name_of(from, items[k].inode), items[k].at, keep[k]);
+                trace("  %s %s %u: %u",
+                      items[k].kind == ITEM_BLOCK  ? "block"
+                      : items[k].kind == ITEM_SIZE ? "size"
+                                                   : "entry",
+                      any_name_of(from, items[k].inode), items[k].at, keep[k]);
             evaluate(items, keep, count, from, &at_cut);
             depth = outer;
             now = from;
@@ -746,7 +799,8 @@ static void note_visible(void) {
     for (int i = 0; i < told.part_count && store != NULL && tl_store_is_open(store); i++) {
         part *p = &told.parts[i];
         tl_bounds bounds;
-        if (p->existence == LIVE && open_parts[i] != NULL && tl_partition_bounds(open_parts[i], &bounds, NULL) == TL_OK && bounds.log_end > p->end)
+        if (p->existence == LIVE && open_parts[i] != NULL &&
+            tl_partition_bounds(open_parts[i], &bounds, NULL) == TL_OK && bounds.log_end > p->end)
             p->end = bounds.log_end;
     }
 }
@@ -786,7 +840,8 @@ static void forked(void (*run)(uint64_t), uint64_t argument, const char *name) {
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return;
     if (WIFSIGNALED(status)) {
-        fprintf(stderr, "VIOLATION: the process died of signal %d (%s) after the cut at %s\n", WTERMSIG(status), strsignal(WTERMSIG(status)), name);
+        fprintf(stderr, "VIOLATION: the process died of signal %d (%s) after the cut at %s\n", WTERMSIG(status),
+                strsignal(WTERMSIG(status)), name);
         say_path("its last state is unknown: replay this cut");
     }
     _exit(1);
@@ -865,8 +920,8 @@ static uint32_t *hits_of(const char *name) {
 }
 
 static bool others_may_append(const char *name) {
-    return strcmp(name, "sync.begin") == 0 || strcmp(name, "sync.segment") == 0 || strcmp(name, "sync.before_publish") == 0 ||
-           strcmp(name, "housekeeper.capture") == 0;
+    return strcmp(name, "sync.begin") == 0 || strcmp(name, "sync.segment") == 0 ||
+           strcmp(name, "sync.before_publish") == 0 || strcmp(name, "housekeeper.capture") == 0;
 }
 
 static void on_event(const char *name) {
@@ -993,7 +1048,8 @@ int main(int argc, char **argv) {
     spare = &disks[1];
     disk_install();
     tl_point_hook = on_event;
-    printf("power_model: seed %llu%s%s\n", (unsigned long long)seed, tl_bug == TL_BUG_NONE ? "" : ", bug ", tl_bug == TL_BUG_NONE ? "" : tl_bug_name(tl_bug));
+    printf("power_model: seed %llu%s%s\n", (unsigned long long)seed, tl_bug == TL_BUG_NONE ? "" : ", bug ",
+           tl_bug == TL_BUG_NONE ? "" : tl_bug_name(tl_bug));
     double began = seconds_now(), took = 0;
     uint64_t number = replaying() ? replay[0] : 0;
     do {
@@ -1012,14 +1068,19 @@ int main(int argc, char **argv) {
         names++;
         thin += total->points[i].cuts < 10;
     }
-    printf("power_model: %llu distinct states (%llu at once, %llu after a second cut, %llu after a third; %llu repeated ones left out) of %llu cuts at %d "
-           "points (%d of them under 10 times) in %llu lineages; %llu deaths, %llu recoveries cut, %llu reopened, %llu syncs failed; %.1f s\n",
-           (unsigned long long)total->states, (unsigned long long)total->by_depth[0], (unsigned long long)total->by_depth[1],
-           (unsigned long long)total->by_depth[2], (unsigned long long)total->repeated, (unsigned long long)total->cuts, names, thin,
-           (unsigned long long)total->lineages, (unsigned long long)total->deaths, (unsigned long long)total->recoveries_cut,
-           (unsigned long long)total->reopened, (unsigned long long)total->failed_syncs, took);
+    printf("power_model: %llu distinct states (%llu at once, %llu after a second cut, %llu after a third; %llu "
+           "repeated ones left out) of %llu cuts at %d "
+           "points (%d of them under 10 times) in %llu lineages; %llu deaths, %llu recoveries cut, %llu reopened, %llu "
+           "syncs failed; %.1f s\n",
+           (unsigned long long)total->states, (unsigned long long)total->by_depth[0],
+           (unsigned long long)total->by_depth[1], (unsigned long long)total->by_depth[2],
+           (unsigned long long)total->repeated, (unsigned long long)total->cuts, names, thin,
+           (unsigned long long)total->lineages, (unsigned long long)total->deaths,
+           (unsigned long long)total->recoveries_cut, (unsigned long long)total->reopened,
+           (unsigned long long)total->failed_syncs, took);
     if (!replaying() && total->states < wanted) {
-        printf("power_model: NOT ENOUGH: %llu states were asked for within %.0f s\n", (unsigned long long)wanted, most_seconds);
+        printf("power_model: NOT ENOUGH: %llu states were asked for within %.0f s\n", (unsigned long long)wanted,
+               most_seconds);
         return 3;
     }
     printf("power_model: no violation\n");

@@ -93,7 +93,8 @@ static tl_recovery open_store(const char *directory, bool create, int64_t flush_
     if (status == TL_OK)
         status = tl_store_ready(store, &err);
     if (status < 0)
-        broken("the store cannot be opened: %s, %s (%s at %lld, errno %d)", tl_status_name(status), err.what, err.path, (long long)err.position, err.sys_errno);
+        broken("the store cannot be opened: %s, %s (%s at %lld, errno %d)", tl_status_name(status), err.what, err.path,
+               (long long)err.position, err.sys_errno);
     (void)tl_store_each_partition(store, NULL, find_slot);
     return recovery;
 }
@@ -129,16 +130,21 @@ static int prepare(const char *directory, uint32_t count) {
     return 0;
 }
 
-static int append(tl_partition *partition, uint32_t number, int count, unsigned flags, tl_appended *out, tl_error *err) {
+static int append(tl_partition *partition, uint32_t number, int count, unsigned flags, tl_appended *out,
+                  tl_error *err) {
     static uint8_t values[BATCH][MOST_VALUE + 16];
     tl_message messages[BATCH];
     for (int i = 0; i < count; i++) {
         uint32_t n = number + (uint32_t)i;
         fill_value(n, values[i]);
-        messages[i] = (tl_message){.value = values[i], .value_bytes = (int32_t)value_bytes_of(n), .key_bytes = -1, .timestamp_ms = timestamp_of(n)};
+        messages[i] = (tl_message){.value = values[i],
+                                   .value_bytes = (int32_t)value_bytes_of(n),
+                                   .key_bytes = -1,
+                                   .timestamp_ms = timestamp_of(n)};
     }
     const tl_append what = {.messages = messages, .count = (size_t)count};
-    return count == 1 ? tl_partition_append_one(partition, messages, flags, out, err) : tl_partition_append(partition, &what, flags, out, err);
+    return count == 1 ? tl_partition_append_one(partition, messages, flags, out, err)
+                      : tl_partition_append(partition, &what, flags, out, err);
 }
 
 /* --- work --- */
@@ -201,8 +207,14 @@ static int work(const char *directory, uint32_t first) {
 
 /* --- verify --- */
 
-typedef struct ack { int64_t offset; uint32_t number; bool synced; } ack;
-typedef struct lost { int64_t from, until; } lost;
+typedef struct ack {
+    int64_t offset;
+    uint32_t number;
+    bool synced;
+} ack;
+typedef struct lost {
+    int64_t from, until;
+} lost;
 
 static struct {
     ack *acks;
@@ -244,9 +256,11 @@ static void read_lines(void) {
     }
 }
 
-static void on_finding(void *context, const char *file, int64_t position, const char *what, int64_t first, int64_t next) {
+static void on_finding(void *context, const char *file, int64_t position, const char *what, int64_t first,
+                       int64_t next) {
     (void)context;
-    broken("check: %s at %lld: %s (offsets %lld to %lld)", file, (long long)position, what, (long long)first, (long long)next);
+    broken("check: %s at %lld: %s (offsets %lld to %lld)", file, (long long)position, what, (long long)first,
+           (long long)next);
 }
 
 static void verify_partition(uint32_t p) {
@@ -259,7 +273,8 @@ static void verify_partition(uint32_t p) {
     if ((status = tl_partition_check(partitions[p], &report, &err)) < 0)
         broken("orders-%u: check fails: %s, %s (%s)", p, tl_status_name(status), err.what, err.path);
     if (bounds.log_start < told[p].start)
-        broken("orders-%u: it was trimmed to %lld and starts at %lld", p, (long long)told[p].start, (long long)bounds.log_start);
+        broken("orders-%u: it was trimmed to %lld and starts at %lld", p, (long long)told[p].start,
+               (long long)bounds.log_start);
     qsort(told[p].acks, told[p].count, sizeof *told[p].acks, by_offset);
     tl_cursor cursor = {.offset = bounds.log_start};
     tl_chunk chunk = {0};
@@ -270,7 +285,8 @@ static void verify_partition(uint32_t p) {
         tl_chunk_clear(&chunk);
         status = tl_partition_read(partitions[p], &cursor, &chunk, 1000, 1 << 20, 0, &end, &err);
         if (status < 0)
-            broken("orders-%u: reading at %lld fails: %s, %s (%s at %lld)", p, (long long)cursor.offset, tl_status_name(status), err.what, err.path, (long long)err.position);
+            broken("orders-%u: reading at %lld fails: %s, %s (%s at %lld)", p, (long long)cursor.offset,
+                   tl_status_name(status), err.what, err.path, (long long)err.position);
         if (chunk.count == 0)
             break;
         for (size_t i = 0; i < chunk.count; i++) {
@@ -284,10 +300,12 @@ static void verify_partition(uint32_t p) {
                 if (told[p].acks[at].offset >= bounds.log_start)
                     missing = told[p].acks[at].offset < missing ? told[p].acks[at].offset : missing;
             if (missing <= offset)
-                broken("orders-%u: the message at %lld is lost, the one at %lld is there", p, (long long)missing, offset);
+                broken("orders-%u: the message at %lld is lost, the one at %lld is there", p, (long long)missing,
+                       offset);
             for (; at < told[p].count && told[p].acks[at].offset == offset; at++)
                 if (told[p].acks[at].number != number)
-                    broken("orders-%u: offset %lld was message %u and is %llu now", p, offset, told[p].acks[at].number, (unsigned long long)number);
+                    broken("orders-%u: offset %lld was message %u and is %llu now", p, offset, told[p].acks[at].number,
+                           (unsigned long long)number);
             for (size_t k = 0; k < told[p].lost_count; k++)
                 if (offset >= told[p].lost[k].from && offset < told[p].lost[k].until)
                     broken("orders-%u: the message at %lld was lost in an earlier cut and is there again", p, offset);
@@ -300,11 +318,13 @@ static void verify_partition(uint32_t p) {
         if (told[p].acks[at].offset < bounds.log_start)
             continue;
         if (told[p].acks[at].synced)
-            broken("orders-%u: the message at %lld was acknowledged as synced and is lost", p, (long long)told[p].acks[at].offset);
+            broken("orders-%u: the message at %lld was acknowledged as synced and is lost", p,
+                   (long long)told[p].acks[at].offset);
         most = told[p].acks[at].offset > most ? told[p].acks[at].offset : most;
     }
     if (bounds.log_end <= most)
-        broken("orders-%u: the log ends at %lld, offset %lld was handed out before", p, (long long)bounds.log_end, (long long)most);
+        broken("orders-%u: the log ends at %lld, offset %lld was handed out before", p, (long long)bounds.log_end,
+               (long long)most);
     printf("LEFT %u %lld %lld\n", p, (long long)last + 1, (long long)bounds.log_end);
 }
 
@@ -327,9 +347,13 @@ static int verify(const char *directory) {
         if (tl_store_offset_slot(store, group, (size_t)bytes, channel, 0, false, &slot, NULL) == TL_OK)
             (void)tl_offsets_read(tl_store_offsets(store), slot, &word, NULL);
         if (word.offset < commits[i])
-            broken("the offset %lld of worker %u was committed as synced, %lld is there", (long long)commits[i], i, (long long)word.offset);
+            broken("the offset %lld of worker %u was committed as synced, %lld is there", (long long)commits[i], i,
+                   (long long)word.offset);
     }
-    printf("RECOVERED %s %u partitions, %llu bytes scanned, %llu torn\n", recovery.same_boot ? "same boot," : recovery.clean ? "clean," : "after a cut,",
+    printf("RECOVERED %s %u partitions, %llu bytes scanned, %llu torn\n",
+           recovery.same_boot ? "same boot,"
+           : recovery.clean   ? "clean,"
+                              : "after a cut,",
            recovery.partitions, (unsigned long long)recovery.scanned_bytes, (unsigned long long)recovery.torn_bytes);
     close_store();
     return 0;
@@ -351,11 +375,13 @@ static uint64_t fill_up(uint32_t *number) {
             continue;
         }
         if (status < 0)
-            broken("on a disk that fills up an append gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+            broken("on a disk that fills up an append gets %s, %s (%s, errno %d)", tl_status_name(status), err.what,
+                   err.path, err.sys_errno);
         *number += (uint32_t)count;
         sent += (uint64_t)count;
         if (pick(200) == 0 && (status = tl_partition_sync(partitions[p], out.tail, -1, &err)) < 0)
-            broken("on a disk that fills up a sync gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+            broken("on a disk that fills up a sync gets %s, %s (%s, errno %d)", tl_status_name(status), err.what,
+                   err.path, err.sys_errno);
     }
     return sent;
 }
@@ -375,19 +401,22 @@ static void read_back(void) {
             tl_chunk_clear(&chunk);
             int status = tl_partition_read(partitions[p], &cursor, &chunk, 1000, 1 << 20, 0, &end, &err);
             if (status < 0)
-                broken("on a full disk a read at %lld gets %s, %s (%s)", (long long)next, tl_status_name(status), err.what, err.path);
+                broken("on a full disk a read at %lld gets %s, %s (%s)", (long long)next, tl_status_name(status),
+                       err.what, err.path);
             if (chunk.count == 0)
                 break;
             for (size_t i = 0; i < chunk.count; i++) {
                 const uint8_t *value = chunk.bytes + chunk.records[i].value_at;
                 uint64_t number = number_in(value, (size_t)chunk.records[i].value_bytes);
-                if (chunk.records[i].offset != next || !is_value((uint32_t)number, value, (size_t)chunk.records[i].value_bytes))
+                if (chunk.records[i].offset != next ||
+                    !is_value((uint32_t)number, value, (size_t)chunk.records[i].value_bytes))
                     broken("on a full disk offset %lld does not hold what was sent", (long long)next);
                 next++;
             }
         }
         if (next != bounds.log_end)
-            broken("on a full disk the log can be read to %lld only, its end is %lld", (long long)next, (long long)bounds.log_end);
+            broken("on a full disk the log can be read to %lld only, its end is %lld", (long long)next,
+                   (long long)bounds.log_end);
         tl_chunk_free(&chunk);
         if (tl_partition_check(partitions[p], &report, &err) < 0)
             broken("on a full disk check fails: %s (%s)", err.what, err.path);
@@ -434,27 +463,33 @@ static int full(const char *directory, int cycles) {
             if (status == TL_OK)
                 status = tl_store_sync_offsets(store, &err);
             if (status < 0)
-                broken("on a full disk a synced commit gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+                broken("on a full disk a synced commit gets %s, %s (%s, errno %d)", tl_status_name(status), err.what,
+                       err.path, err.sys_errno);
         }
         int status = tl_store_sync(store, &err);
         if (status < 0)
-            broken("on a full disk a flush gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+            broken("on a full disk a flush gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path,
+                   err.sys_errno);
         if (by_ballast && unlink(ballast) < 0)
             broken("the ballast file cannot be removed: errno %d", errno);
         for (uint32_t p = 0; p < partition_count; p++) {
             tl_bounds bounds;
             if (tl_partition_bounds(partitions[p], &bounds, &err) < 0)
                 broken("no bounds on a full disk: %s", err.what);
-            int64_t before = by_ballast ? bounds.log_start : bounds.log_end - (int64_t)pick((uint64_t)(bounds.log_end - bounds.log_start) / 4 + 1);
+            int64_t before =
+                by_ballast ? bounds.log_start
+                           : bounds.log_end - (int64_t)pick((uint64_t)(bounds.log_end - bounds.log_start) / 4 + 1);
             status = before > bounds.log_start ? tl_partition_trim(partitions[p], before, &err) : TL_OK;
             if (status < 0 && !(status == TL_ENOSPC && before == bounds.log_end))
-                broken("on a full disk a trim gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path, err.sys_errno);
+                broken("on a full disk a trim gets %s, %s (%s, errno %d)", tl_status_name(status), err.what, err.path,
+                       err.sys_errno);
         }
         for (uint32_t p = 0; p < partition_count; p++) { /* without opening anything again */
             tl_appended out;
             status = append(partitions[p], number, 1, 0, &out, &err);
             if (status < 0)
-                broken("space is free again and an append to orders-%u gets %s, %s (%s, errno %d)", p, tl_status_name(status), err.what, err.path, err.sys_errno);
+                broken("space is free again and an append to orders-%u gets %s, %s (%s, errno %d)", p,
+                       tl_status_name(status), err.what, err.path, err.sys_errno);
             number++;
             sent++;
         }

@@ -49,7 +49,9 @@ def test_model(model: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("bug", ["OFFSET_REUSED_AFTER_CUT", "DIRECTORY_NOT_SYNCED", "TAIL_CRC_NOT_CHECKED", "LEASE_NOT_SYNCED"])
+@pytest.mark.parametrize(
+    "bug", ["OFFSET_REUSED_AFTER_CUT", "DIRECTORY_NOT_SYNCED", "TAIL_CRC_NOT_CHECKED", "LEASE_NOT_SYNCED"]
+)
 def test_model_catches(model: Path, bug: str) -> None:
     done = run(model, "--states", "4000", "--seconds", "100", TL_BUG=bug)
     assert done.returncode == 1 and "VIOLATION" in done.stdout and "--replay" in done.stdout, done.stdout
