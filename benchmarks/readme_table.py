@@ -29,7 +29,7 @@ def table(contents: list[dict[str, Any]]) -> str:
     facts = contents[0]["machine"]
     date = max(content["date"] for content in contents)
     lines = [
-        f"On {facts['cpus']} CPUs ({facts['cpu']}), Linux {facts['kernel']}, Python {facts['python']}, {date}:",
+        f"On {facts['cpus']} CPUs ({facts['cpu']}, {facts['crc32c']}), Python {facts['python']}, {date}:",
         "",
     ]
     lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]

@@ -253,7 +253,7 @@ def test_callgrind_files_are_parsed() -> None:
 
 
 def content(*figures: Figure, smoke: bool = False) -> dict[str, Any]:
-    facts = {"cpu": "a CPU", "cpus": 2, "kernel": "6", "python": "3"}
+    facts = {"cpu": "a CPU", "cpus": 2, "crc32c": "table", "python": "3"}
     rows = [json.loads(json.dumps(one.as_dict())) for one in figures]
     return {"question": "q", "date": "2026-01-01", "smoke": smoke, "machine": facts, "figures": rows}
 

@@ -37,7 +37,7 @@ COMMANDS: dict[str, str] = {
 _HELP = """\
 usage: tidelog COMMAND [STORE] [arguments]
 
-An append-only message log: in your process, over the Kafka protocol, or on a Kafka cluster.
+An append-only message log in a directory that any number of processes share.
 
 {commands}
 
