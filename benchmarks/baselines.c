@@ -2,7 +2,7 @@
  *
  * Compiled on demand by baselines.py and called through ctypes. Every loop takes the checksum as a function pointer
  * (google-crc32c's, or the core's), times itself with the monotonic clock and answers nanoseconds; a negative answer is
- * -errno. Nothing here is simplified in tidelog's favour: copies and checksums go by blocks that stay in the cache. */
+ * -errno. Each does the best C can do at its job: copies and checksums go by blocks that stay in the cache. */
 #define _GNU_SOURCE
 
 #include <errno.h>

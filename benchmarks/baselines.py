@@ -52,7 +52,7 @@ class Crc(NamedTuple):
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
     """The compiled baselines. Raises RuntimeError with what the compiler said."""
     compiler = os.environ.get("CC") or "gcc"
     state = hashlib.sha256(" ".join([compiler, *_FLAGS]).encode())
@@ -97,7 +97,7 @@ def google_crc() -> Crc:
 @functools.cache
 def core_crc() -> Crc:
     """The core's own CRC-32C, compiled with the baselines."""
-    return Crc(_address(library().tl_crc32c), "tidelog's own")
+    return Crc(_address(compiled().tl_crc32c), "tidelog's own")
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def best_crc() -> Crc:
     data = ctypes.create_string_buffer(os.urandom(1 << 16), 1 << 16)
 
     def cost(crc: Crc) -> int:
-        return min(library().bl_checksum(data, len(data), crc.address, ctypes.byref(_U32())) for _ in range(200))
+        return min(compiled().bl_checksum(data, len(data), crc.address, ctypes.byref(_U32())) for _ in range(200))
 
     return min([google_crc(), core_crc()], key=cost)
 
@@ -114,7 +114,7 @@ def best_crc() -> Crc:
 def checksum(crc: Crc, data: bytes) -> int:
     """`crc` of `data`, to see that it is the right function."""
     out = _U32()
-    checked(library().bl_checksum(data, len(data), crc.address, ctypes.byref(out)))
+    checked(compiled().bl_checksum(data, len(data), crc.address, ctypes.byref(out)))
     return out.value
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import tidelog
-from benchmarks.baselines import library
+from benchmarks.baselines import compiled
 from benchmarks.harness import ROOT, VALUE_BYTES, Context, Figure
 from benchmarks.lookup import some_index
 from tidelog import _native, native
@@ -81,7 +81,7 @@ def work(folder: Path) -> None:
         def look_up() -> None:
             native.lookup(index, queries)
 
-        marks = library()
+        marks = compiled()
         operations = {
             "send": send_each,
             "send_many": send_batches,
@@ -119,7 +119,7 @@ def count() -> dict[str, float]:
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise NotRun("there is no valgrind: apt-get install valgrind")
-    library()
+    compiled()
     with tempfile.TemporaryDirectory(prefix="tidelog-callgrind-") as name:
         out = Path(name) / "callgrind.out"
         command = [valgrind, "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tidelog
-from benchmarks.baselines import library
+from benchmarks.baselines import compiled
 from benchmarks.child import Child, obey
 from benchmarks.harness import VALUE_BYTES, Context, Figure
 
@@ -59,13 +59,13 @@ class Meter:
 
     def start(self) -> None:
         """Starts the thread."""
-        if library().bl_meter_start(METER_PERIOD_NS, METER_NOTE_NS) != 0:
+        if compiled().bl_meter_start(METER_PERIOD_NS, METER_NOTE_NS) != 0:
             raise RuntimeError("the hiccup meter cannot be started")
 
     def stop(self) -> tuple[list[Hiccup], int]:
         """(what it noted, the longest delay in ns)."""
         ends, late, worst = np.zeros(_ROOM, np.int64), np.zeros(_ROOM, np.int64), ctypes.c_int64()
-        count = library().bl_meter_stop(ends.ctypes.data, late.ctypes.data, _ROOM, ctypes.byref(worst))
+        count = compiled().bl_meter_stop(ends.ctypes.data, late.ctypes.data, _ROOM, ctypes.byref(worst))
         pairs = zip(ends[:count].tolist(), late[:count].tolist(), strict=True)
         return [Hiccup(end - delay, end) for end, delay in pairs], worst.value
 
@@ -209,7 +209,7 @@ def main() -> None:
     """The child."""
     with tidelog.open(Path(sys.argv[1]) / "bench.log") as log:
         topic = log.topic("values", partitions=1)
-        library()
+        compiled()
         obey({"send": lambda count, rate: send(topic, count, rate)})
 
 

@@ -26,7 +26,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import tidelog
-from benchmarks.baselines import Mapped, best_crc, checked, library
+from benchmarks.baselines import Mapped, best_crc, checked, compiled
 from benchmarks.child import Child, obey
 from benchmarks.harness import Context, Figure, interleave
 from benchmarks.rows import ROW, some_rows
@@ -86,7 +86,7 @@ def open_ms(path: Path, kill: bool) -> float:
 def fsync_ms(folder: Path) -> float:
     """Milliseconds of one small write with fsync."""
     fd = os.open(folder / "by-hand", os.O_RDWR | os.O_CREAT, 0o600)
-    elapsed = checked(library().bl_fsync(fd, os.urandom(4096), 4096))
+    elapsed = checked(compiled().bl_fsync(fd, os.urandom(4096), 4096))
     os.close(fd)
     return elapsed / 1e6
 
@@ -123,7 +123,7 @@ class NewBoot:
             start = perf_counter_ns()
             segment = Mapped(file)
             checked(
-                library().bl_checksum(
+                compiled().bl_checksum(
                     segment.address, segment.size, best_crc().address, ctypes.byref(ctypes.c_uint32())
                 )
             )

@@ -19,7 +19,7 @@ from time import perf_counter_ns
 import numpy as np
 
 import tidelog
-from benchmarks.baselines import checked, library
+from benchmarks.baselines import checked, compiled
 from benchmarks.child import Child, obey
 from benchmarks.harness import VALUE_BYTES, Context, Figure, interleave
 
@@ -52,7 +52,7 @@ class Echo:
     def answer_raw(self, count: int) -> int:
         """The child's side of the baseline."""
         first, self.first = self.first, self.first + count
-        library().bl_pong(self.address, first, count, self.spin)
+        compiled().bl_pong(self.address, first, count, self.spin)
         return count
 
     def tidelog_us(self, child: Child, count: int) -> float:
@@ -70,7 +70,7 @@ class Echo:
         """Microseconds of one round trip by hand."""
         first, self.first = self.first, self.first + count
         child.tell("raw", count)
-        elapsed = checked(library().bl_ping(self.address, first, count, self.spin))
+        elapsed = checked(compiled().bl_ping(self.address, first, count, self.spin))
         child.expect(str(count))
         return elapsed / count / 1000
 
@@ -114,7 +114,7 @@ def main() -> None:
     """The child."""
     folder, spin = sys.argv[1:]
     echo = Echo(Path(folder), bool(int(spin)), "pong", "ping")
-    library()
+    compiled()
     obey({"tidelog": echo.answer_tidelog, "raw": echo.answer_raw})
     echo.close()
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import tidelog
-from benchmarks.baselines import Crc, Mapped, address_of, best_crc, checked, library, populate
+from benchmarks.baselines import Crc, Mapped, address_of, best_crc, checked, compiled, populate
 from benchmarks.harness import Context, Figure, interleave
 
 ROW = np.dtype([("id", "<i8"), ("body", "u1", (1016,))])
@@ -79,7 +79,7 @@ def burst_by_hand(path: Path, rows: np.ndarray[Any, Any], crc: Crc) -> float:
     """GB/s of memcpy and CRC-32C into a new populated file."""
     to = Mapped(path, rows.nbytes)
     try:
-        return rows.nbytes / checked(library().bl_copy(to.address, rows.ctypes.data, rows.nbytes, crc.address, 0))
+        return rows.nbytes / checked(compiled().bl_copy(to.address, rows.ctypes.data, rows.nbytes, crc.address, 0))
     finally:
         to.close()
         path.unlink()
@@ -98,7 +98,7 @@ def sustained(ctx: Context, rows: np.ndarray[Any, Any], total: int) -> float:
 def sustained_by_hand(ctx: Context, rows: np.ndarray[Any, Any], total: int, crc: Crc) -> float:
     """GB/s of the C loop."""
     with ctx.directory() as folder:
-        elapsed = library().bl_sustained(
+        elapsed = compiled().bl_sustained(
             str(folder).encode(),
             total,
             1 << 30,

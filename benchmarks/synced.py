@@ -17,7 +17,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import tidelog
-from benchmarks.baselines import checked, library
+from benchmarks.baselines import checked, compiled
 from benchmarks.child import Child, obey
 from benchmarks.harness import VALUE_BYTES, Context, Figure, interleave
 
@@ -49,7 +49,7 @@ class ByHand:
         size = len(self.record)
         if self.at + count * size > FILE_BYTES:
             self.at = 0
-        elapsed = checked(library().bl_pwrite_synced(self.fd, self.at, self.record, size, count))
+        elapsed = checked(compiled().bl_pwrite_synced(self.fd, self.at, self.record, size, count))
         self.at += count * size
         return elapsed / count / 1000
 

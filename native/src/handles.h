@@ -116,6 +116,15 @@ struct tl_store {
 
 extern uint32_t tl_fork_generation;         /* atomic */
 
+/* Keeps the first error of a round that goes on with the other partitions. */
+TL_INLINE void tl_keep_first(int status, const tl_error *inner, int *kept, tl_error *err) {
+    if (status < 0 && *kept == TL_OK) {
+        *kept = status;
+        if (err != NULL)
+            *err = *inner;
+    }
+}
+
 /* --- store.c --- */
 TL_INLINE bool tl_store_usable(const tl_store *store) {
     return __atomic_load_n(&store->open, __ATOMIC_SEQ_CST) != 0 &&
@@ -187,6 +196,16 @@ int tl_records_load_mark(tl_store *store, bool *clean, tl_error *err);       /* 
 int tl_records_load(tl_store *store, bool *clean, tl_error *err);
 
 /* --- segment.c --- */
+/* Of "<20 digits>.log"; -1: another file. */
+TL_INLINE int64_t tl_segment_base_of_name(const char *name) {
+    int64_t base = 0;
+    for (int i = 0; i < 20; i++) {
+        if (name[i] < '0' || name[i] > '9' || base > (INT64_MAX - 9) / 10)
+            return -1;
+        base = base * 10 + (name[i] - '0');
+    }
+    return strcmp(name + 20, ".log") == 0 ? base : -1;
+}
 void tl_segment_path(const tl_partition *partition, int64_t base_offset, const char *suffix, char out[360]);
 int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err);
 int tl_segment_open_writer(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err);

@@ -98,15 +98,6 @@ static int renew_leases(tl_store *store, uint32_t *slots, int64_t *leases, uint3
     return status;
 }
 
-/* First error; the round goes on with the other partitions. */
-static void keep_first(int status, const tl_error *inner, int *kept, tl_error *err) {
-    if (status < 0 && *kept == TL_OK) {
-        *kept = status;
-        if (err != NULL)
-            *err = *inner;
-    }
-}
-
 static int retain_all(tl_store *store, tl_error *err) {
     uint32_t count = __atomic_load_n(&store->header->partitions, __ATOMIC_ACQUIRE);
     int kept = TL_OK;
@@ -126,7 +117,7 @@ static int retain_all(tl_store *store, tl_error *err) {
         if (tl_store_partition(store, slot, cold->channel, &partition, &inner) < 0)
             continue;
         int status = tl_partition_retain(partition, now_ms, &inner);
-        keep_first(status, &inner, &kept, err);
+        tl_keep_first(status, &inner, &kept, err);
         tl_partition_release(partition);
     }
     return kept;
@@ -143,7 +134,7 @@ static int round_locked(tl_store *store, int64_t age_ns, bool everything, tl_err
     tl_error inner = {0};
     if (slots == NULL || leases == NULL) {
         status = tl_fail(&inner, TL_ENOMEM, "no memory for a round of housekeeping", "", -1);
-        keep_first(status, &inner, &kept, err);
+        tl_keep_first(status, &inner, &kept, err);
         goto out;
     }
     size_t states_room = 0;
@@ -153,21 +144,21 @@ static int round_locked(tl_store *store, int64_t age_ns, bool everything, tl_err
             tl_state *grown = tl_os->realloc(states, more * sizeof *states);
             if (grown == NULL) {
                 status = tl_fail(&inner, TL_ENOMEM, "no memory for a round of housekeeping", "", -1);
-                keep_first(status, &inner, &kept, err);
+                tl_keep_first(status, &inner, &kept, err);
                 break;
             }
             states = grown;
             states_room = more;
         }
         status = flush_one(store, slot, now_ns, age_ns, &states[used], &inner);
-        keep_first(status, &inner, &kept, err);
+        tl_keep_first(status, &inner, &kept, err);
         if (status == 1)
             slots[used++] = slot;
     }
     TL_POINT("housekeeper.synced");
     if (used > 0) {
         status = tl_records_put_states(store, slots, states, used, &inner);
-        keep_first(status, &inner, &kept, err);
+        tl_keep_first(status, &inner, &kept, err);
         for (uint32_t i = 0; status == TL_OK && i < used; i++)
             __atomic_store_n(&tl_shared_hot(store->shared, slots[i])->saved, states[i].recovery_point,
                              __ATOMIC_RELAXED);
@@ -175,16 +166,16 @@ static int round_locked(tl_store *store, int64_t age_ns, bool everything, tl_err
     uint64_t changed_before = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^
                               __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
     status = tl_records_put_offsets(store, &inner);
-    keep_first(status, &inner, &kept, err);
+    tl_keep_first(status, &inner, &kept, err);
     uint64_t changed_after = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^
                              __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
     TL_POINT("housekeeper.recorded");
     if (used > 0 || changed_before != changed_after || everything) {
         status = tl_records_sync(store, &inner);
-        keep_first(status, &inner, &kept, err);
+        tl_keep_first(status, &inner, &kept, err);
     }
     status = renew_leases(store, slots, leases, room, &inner);
-    keep_first(status, &inner, &kept, err);
+    tl_keep_first(status, &inner, &kept, err);
     __atomic_store_n(&store->header->last_flush_ns, (uint64_t)tl_os->monotonic_ns(), __ATOMIC_RELEASE);
     TL_POINT("housekeeper.done");
 out:
@@ -203,7 +194,7 @@ int tl_store_housekeep(tl_store *store, tl_error *err) {
     int status = round_locked(store, 0, true, err);
     tl_error inner = {0};
     int retained = retain_all(store, &inner);
-    keep_first(retained, &inner, &status, err);
+    tl_keep_first(retained, &inner, &status, err);
     pthread_mutex_unlock(&store->housekeeping);
     return status;
 }

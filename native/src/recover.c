@@ -27,13 +27,8 @@ static int add_file(void *context, const char *name) {
     listing *l = context;
     if (strcmp(name, "FAILED") == 0)
         l->failed_marker = true;
-    int64_t base = 0;
-    for (int i = 0; i < 20; i++) {
-        if (name[i] < '0' || name[i] > '9' || base > (INT64_MAX - 9) / 10)
-            return 0;
-        base = base * 10 + (name[i] - '0');
-    }
-    if (strcmp(name + 20, ".log") != 0)
+    int64_t base = tl_segment_base_of_name(name);
+    if (base < 0)
         return 0;
     if (l->count == l->room) {
         size_t room = l->room == 0 ? 16 : 2 * l->room;

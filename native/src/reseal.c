@@ -18,20 +18,9 @@ typedef struct names {
     bool out_of_memory;
 } names;
 
-/* Of "<20 digits>.log"; -1: another file. */
-static int64_t base_of_name(const char *name) {
-    int64_t base = 0;
-    for (int i = 0; i < 20; i++) {
-        if (name[i] < '0' || name[i] > '9' || base > (INT64_MAX - 9) / 10)
-            return -1;
-        base = base * 10 + (name[i] - '0');
-    }
-    return strcmp(name + 20, ".log") == 0 ? base : -1;
-}
-
 static int add_name(void *context, const char *name) {
     names *n = context;
-    int64_t base = base_of_name(name);
+    int64_t base = tl_segment_base_of_name(name);
     if (base < 0 || base >= n->below)
         return 0;
     if (n->count == n->room) {

@@ -254,14 +254,6 @@ static int sync_offsets_file(tl_store *store, tl_error *err) {
     return status < 0 ? tl_fail_sys(err, status, "the table of offsets cannot be synced", TL_OFFSETS_FILE) : TL_OK;
 }
 
-static void keep_first(int status, const tl_error *inner, int *kept, tl_error *err) {
-    if (status < 0 && *kept == TL_OK) {
-        *kept = status;
-        if (err != NULL)
-            *err = *inner;
-    }
-}
-
 /* Everything to the disk, nothing given up: when this fails the shared words stay the truth of this boot, among them
  * committed offsets that no checkpoint has and a sync that failed. */
 static int flush_all(tl_store *store, tl_error *err) {
@@ -285,10 +277,10 @@ static int flush_all(tl_store *store, tl_error *err) {
                 status = tl_partition_sync(partition, hot->tail, -1, &inner);
             tl_partition_release(partition);
         }
-        keep_first(status, &inner, &kept, err); /* and on to the others */
+        tl_keep_first(status, &inner, &kept, err); /* and on to the others */
     }
-    keep_first(tl_records_put_offsets(store, &inner), &inner, &kept, err);
-    keep_first(tl_records_sync(store, &inner), &inner, &kept, err);
+    tl_keep_first(tl_records_put_offsets(store, &inner), &inner, &kept, err);
+    tl_keep_first(tl_records_sync(store, &inner), &inner, &kept, err);
     return kept;
 }
 

@@ -108,13 +108,13 @@ def test_copy_copies(of_source: int) -> None:
     source = np.frombuffer(os.urandom(200_001), np.uint8)
     to = np.zeros_like(source)
     crc = baselines.google_crc().address
-    elapsed = baselines.library().bl_copy(to.ctypes.data, source.ctypes.data, source.size, crc, of_source)
+    elapsed = baselines.compiled().bl_copy(to.ctypes.data, source.ctypes.data, source.size, crc, of_source)
     assert elapsed > 0 and (to == source).all()
 
 
 def test_sustained_writes_everything(tmp_path: Path) -> None:
     source = np.frombuffer(os.urandom(1 << 20), np.uint8)
-    elapsed = baselines.library().bl_sustained(
+    elapsed = baselines.compiled().bl_sustained(
         str(tmp_path).encode(),
         4 << 20,
         3 << 20,
@@ -132,28 +132,28 @@ def test_sustained_writes_everything(tmp_path: Path) -> None:
 
 def test_baselines_report_errors(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
-        baselines.checked(baselines.library().bl_pwrite_synced(-1, 0, b"x", 1, 1))
+        baselines.checked(baselines.compiled().bl_pwrite_synced(-1, 0, b"x", 1, 1))
     with pytest.raises(OSError, match="No such file"):
         crc = baselines.google_crc().address
         address = np.zeros(1 << 20, np.uint8)
         arguments = (1 << 20, 1 << 20, address.ctypes.data, 1 << 20, 1 << 20, 1_000_000_000, crc)
-        baselines.checked(baselines.library().bl_sustained(bytes(tmp_path / "missing"), *arguments))
+        baselines.checked(baselines.compiled().bl_sustained(bytes(tmp_path / "missing"), *arguments))
 
 
 @pytest.mark.parametrize("spin", [0, 1])
 def test_ping_pong(spin: int) -> None:
     page = np.zeros(4096, np.uint8)
     count = 50
-    echo = threading.Thread(target=baselines.library().bl_pong, args=(page.ctypes.data, 1, count, spin))
+    echo = threading.Thread(target=baselines.compiled().bl_pong, args=(page.ctypes.data, 1, count, spin))
     echo.start()
-    assert baselines.library().bl_ping(page.ctypes.data, 1, count, spin) > 0
+    assert baselines.compiled().bl_ping(page.ctypes.data, 1, count, spin) > 0
     echo.join()
     assert page.view("<u4")[[0, 16]].tolist() == [count, count]
 
 
 def test_synced_writes(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file:
-        assert baselines.library().bl_pwrite_synced(file.fileno(), 3, b"abc", 3, 2) > 0
+        assert baselines.compiled().bl_pwrite_synced(file.fileno(), 3, b"abc", 3, 2) > 0
         assert file.read() == b"\0\0\0abcabc"
 
 
@@ -169,7 +169,7 @@ def test_populated_file_is_mapped(tmp_path: Path) -> None:
 
 def test_meter_counts_every_sleep_when_asked() -> None:
     ends, late, worst = np.zeros(4096, np.int64), np.zeros(4096, np.int64), ctypes.c_int64()
-    library = baselines.library()
+    library = baselines.compiled()
     assert library.bl_meter_start(1_000_000, -(1 << 62)) == 0
     threading.Event().wait(0.05)
     count = library.bl_meter_stop(ends.ctypes.data, late.ctypes.data, 4096, ctypes.byref(worst))

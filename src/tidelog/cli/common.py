@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tidelog import errors
 
 if TYPE_CHECKING:
+    from tidelog.channel import Channel
     from tidelog.log import Log
 
 FORMATS = ("table", "json", "tsv")
@@ -124,6 +125,14 @@ def require_store(store: str) -> None:
     else:
         text = f"there is no store at {path}"
     raise CommandError(f"{text}; check the path, or run `tidelog create {path} CHANNEL`", Exit.MISSING)
+
+
+def require_partition(channel: Channel[Any], partition: int | None) -> None:
+    """Raise CommandError (exit code 3) if `channel` has no such partition; None stands for all of them."""
+    if partition is not None and not 0 <= partition < channel.partitions:
+        raise CommandError(
+            f"{channel.name} has no partition {partition}; it has 0 to {channel.partitions - 1}", Exit.MISSING
+        )
 
 
 @contextmanager

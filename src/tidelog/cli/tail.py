@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tidelog.cli import formats, parse
-from tidelog.cli.common import CommandError, Exit, Parser, add_store, describe, opened, split_names
+from tidelog.cli.common import Exit, Parser, add_store, describe, opened, require_partition, split_names
 from tidelog.cli.output import is_terminal, key_text
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def run(args: argparse.Namespace) -> int:
     store, (name,) = split_names(args, 1, 1, "one channel")
     with opened(store) as log:
         channel = log[name]
-        if args.partition is not None and not 0 <= args.partition < channel.partitions:
-            raise CommandError(
-                f"{name} has no partition {args.partition}; it has 0 to {channel.partitions - 1}", Exit.MISSING
-            )
+        require_partition(channel, args.partition)
         write = writer(args, channel)
         out = sys.stdout.buffer
         wanted = [args.partition] if args.partition is not None else list(range(channel.partitions))

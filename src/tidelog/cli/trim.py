@@ -18,6 +18,7 @@ from tidelog.cli.common import (
     confirm,
     describe,
     opened,
+    require_partition,
     split_names,
 )
 from tidelog.cli.output import Column, emit, number, size
@@ -58,10 +59,7 @@ def run(args: argparse.Namespace) -> int:
     store, (name,) = split_names(args, 1, 1, "one channel")
     with opened(store) as log:
         channel = log[name]
-        if args.partition is not None and not 0 <= args.partition < channel.partitions:
-            raise CommandError(
-                f"{name} has no partition {args.partition}; it has 0 to {channel.partitions - 1}", Exit.MISSING
-            )
+        require_partition(channel, args.partition)
         if isinstance(args.before, int) and args.partition is None and channel.partitions > 1:
             raise CommandError(
                 f"before offset {args.before} of which partition? Every partition counts its own: give -p N, or a time",
