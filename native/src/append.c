@@ -8,7 +8,6 @@
 #include "tidelog/crc32c.h"
 #include "tidelog/guard.h"
 
-#define TRY_MOST_BYTES (64u << 10)
 
 void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
     const tl_end *end = __atomic_load_n(&hot->end_a.tail, __ATOMIC_ACQUIRE) == tail ? &hot->end_a : &hot->end_b;
@@ -263,7 +262,7 @@ static int help_flushing(tl_partition *partition, unsigned flags, tl_error *err)
 int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags, tl_appended *result, tl_error *err) {
     tl_hot *hot = partition->hot;
     size_t bytes = tl_batch_size_one(message);
-    if (TL_UNLIKELY(bytes > TRY_MOST_BYTES || (flags & TL_APPEND_THROUGH_FILE) != 0)) {
+    if (TL_UNLIKELY(bytes > TL_TRY_MOST_BYTES || (flags & TL_APPEND_THROUGH_FILE) != 0)) {
         const tl_append many = {.messages = message, .count = 1};
         return tl_partition_append(partition, &many, flags, result, err);
     }

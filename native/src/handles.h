@@ -18,6 +18,7 @@
 #define TL_CHUNK_FIRST 65536u               /* files grow by chunks that double from here ... */
 #define TL_CHUNK_MOST (64u << 20)           /* ... to here */
 #define TL_LEASE ((int64_t)1 << 30)
+#define TL_TRY_MOST_BYTES (64u << 10)        /* most a call may move that must not wait: its caller holds the GIL */
 #define TL_MIN_SEGMENT_BYTES 4096u
 #define TL_MAX_SEGMENT_BYTES 0x7fffffffu
 #define TL_MAX_OPEN_SEGMENTS 192u           /* descriptors kept for writing and syncing; more are opened when needed */

@@ -10,7 +10,6 @@
 
 #include <stdio.h>
 
-#define TRY_MOST_BYTES (64u << 10)
 
 const char tl_given_up[] = "the partition could not be recovered: close the store everywhere and open it again, "
                            "or run tidelog check --repair";
@@ -345,7 +344,7 @@ static int read_some(tl_reading *reading, tl_cursor *cursor, tl_chunk *chunk, si
             return status;
         if (chunk->used > from_bytes && (batch.bytes > max_bytes - (chunk->used - from_bytes)))
             return TL_OK;
-        if ((reading->flags & TL_READ_TRY) != 0 && batch.bytes > TRY_MOST_BYTES - (chunk->used - from_bytes))
+        if ((reading->flags & TL_READ_TRY) != 0 && batch.bytes > TL_TRY_MOST_BYTES - (chunk->used - from_bytes))
             return chunk->used > from_bytes ? TL_OK : TL_EAGAIN;
         status = tl_reading_copy(reading, cursor, &batch, chunk, err);
         if (status < 0)

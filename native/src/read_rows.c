@@ -7,8 +7,6 @@
 #include "reading.h"
 #include "tidelog/guard.h"
 
-#define TRY_MOST_BYTES (64u << 10)
-
 int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t row_bytes, uint8_t *rows, size_t room,
                            int64_t *offsets, int64_t *timestamps_ms, tl_chunk *keys, size_t *taken, size_t *need,
                            unsigned flags, tl_read_end *end, tl_error *err) {
@@ -47,7 +45,7 @@ again:
                 status = tl_fail(err, TL_ETOOLARGE, "the next batch has more rows than there is room for", "", -1);
             break;
         }
-        if ((flags & TL_READ_TRY) != 0 && batch.bytes > TRY_MOST_BYTES) {
+        if ((flags & TL_READ_TRY) != 0 && batch.bytes > TL_TRY_MOST_BYTES) {
             status = *taken > 0 ? TL_OK : TL_EAGAIN;
             break;
         }
