@@ -289,6 +289,8 @@ int tl_partition_extend_lease(tl_partition *partition, tl_error *err) {
             leases[count++] = end.end_offset + TL_LEASE;
         }
     }
+    for (uint32_t i = 0; i < count; i++)
+        __atomic_store_n(&tl_shared_hot(store->shared, slots[i])->lease_asked, 1, __ATOMIC_SEQ_CST);
     TL_POINT("lease.begin");
     status = tl_records_put_lease(store, slots, leases, count, err);
     if (status < 0)

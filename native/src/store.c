@@ -323,7 +323,8 @@ static int close_cleanly(tl_store *store, tl_error *err) {
             break;
         tl_end end;
         tl_end_read(hot, hot->tail, &end);
-        if (hot->tail == hot->saved && hot->synced == hot->tail && hot->lease == end.end_offset && hot->failed == 0)
+        if (hot->tail == hot->saved && hot->synced == hot->tail && hot->lease == end.end_offset &&
+            hot->lease_asked == 0 && hot->failed == 0)
             continue;
         tl_partition *partition = NULL;
         status = tl_store_partition(store, slot, tl_shared_cold(store->shared, slot)->channel, &partition, err);
@@ -344,6 +345,8 @@ static int close_cleanly(tl_store *store, tl_error *err) {
         status = tl_records_put_offsets(store, err);
     if (status == TL_OK)
         status = tl_records_put_lease(store, slots, leases, used, err);
+    for (uint32_t i = 0; status == TL_OK && i < used; i++)
+        tl_shared_hot(store->shared, slots[i])->lease_asked = 0;
     if (status == TL_OK)
         status = sync_offsets_file(store, err);
     TL_POINT("close.recorded");

@@ -56,6 +56,26 @@ def test_kills_at_points() -> None:
         pytest.fail(f"exit code {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-8000:]}", pytrace=False)
 
 
+# Lives that once went wrong, with what was wrong.
+KNOWN_LIVES = {
+    # The lease was on disk, its taker died before the words said so, and a clean close took the words for the truth: the
+    # next opener filled 2^30 offsets of a partition that nobody had written to.
+    "lease ahead of its word": (
+        "11720496999397701367",
+        "s:x:lease.begin:2:12609813394502521671,k:c:lease.durable:1:0,"
+        "c:x:records.synced:1:6840321751384694955,k:c:lease.durable:2:0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN_LIVES)
+def test_known_lives_end_well(name: str) -> None:
+    life, plan = KNOWN_LIVES[name]
+    command = [str(program()), "--life", life, "--plan", plan]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 def test_points_not_reached_are_known() -> None:
     """A point that is gone from the core is no reason to go on listing it."""
     assert set(NOT_REACHED) <= points_of_the_core()

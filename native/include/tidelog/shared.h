@@ -68,7 +68,7 @@ typedef struct tl_hot {
     uint64_t sleepers;      /* bit (slot & 63) of every process that sleeps on this partition */
     int64_t active_base[2]; /* base offset of the segment with an even, an odd ordinal; the tail's is valid */
     uint32_t first_ordinal; /* of the oldest segment kept */
-    uint32_t reserved_a;
+    uint32_t lease_asked;   /* 1: the lease on disk may be ahead of `lease`, whose writer died before it could tell */
     /* line 2: written under `lock` */
     tl_end end_b;
     uint64_t bytes_since_entry; /* these three: tl_index_progress of the active segment */
