@@ -125,7 +125,7 @@ def partition(keys, partitions, /):
     if not 0 < wide < 0x80000000:
         raise ValueError(f"{partitions} partitions: there must be at least 1, and fewer than 2**31")
     cdef uint32_t n = <uint32_t>wide
-    if not isinstance(keys, list | tuple):
+    if type(keys) is not list and type(keys) is not tuple:  # what derives from them may have a length of its own
         dtype = getattr(keys, "dtype", None)
         if dtype is not None and keys.ndim == 1 and dtype.kind in "Siu":
             return _partition_array(keys, n)
@@ -159,23 +159,25 @@ cdef int partition_list(object keys, Py_ssize_t count, uint32_t n, uint32_t *out
     """Partitions of a list or tuple of keys, hashed in blocks so that one pass of the core covers many."""
     cdef const uint8_t *at[256]
     cdef int32_t size_bytes[256]
+    cdef PyObject **items = PySequence_Fast_ITEMS(keys)
+    cdef PyObject *key
     cdef Py_ssize_t i, first = 0, block
-    cdef list kept
-    cdef object key
     while first < count:
         block = min(count - first, 256)
-        kept = []
         for i in range(block):
-            key = keys[first + i]
-            if type(key) is not bytes and key is not None:
-                key = plain_key(key)
-                kept.append(key)
-            if key is None:
+            key = items[first + i]
+            if PyBytes_CheckExact(key):
+                at[i] = <const uint8_t *>PyBytes_AS_STRING(<object>key)
+                size_bytes[i] = <int32_t>PyBytes_GET_SIZE(<object>key)
+            elif key == <PyObject *>None:
                 at[i] = NULL
                 size_bytes[i] = -1
             else:
-                at[i] = <const uint8_t *>PyBytes_AS_STRING(key)
-                size_bytes[i] = <int32_t>PyBytes_GET_SIZE(key)
+                # Making bytes of it may run code that changes the list: never between taking an address and its use.
+                made = [plain_key(one) for one in keys]
+                if len(made) != count:
+                    raise ValueError(f"the list of keys changed its length from {count} to {len(made)} meanwhile")
+                return partition_list(made, count, n, out)
         tl_partition_slices(at, size_bytes, <size_t>block, n, out + first)
         first += block
     return 0

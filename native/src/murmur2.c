@@ -40,17 +40,14 @@ TL_INLINE uint32_t hash_of(const uint8_t *key, size_t bytes) {
     return h ^ (h >> 15);
 }
 
-uint32_t tl_murmur2(const void *key, size_t bytes) {
-    return hash_of(key, bytes);
-}
+uint32_t tl_murmur2(const void *key, size_t bytes) { return hash_of(key, bytes); }
 
-void tl_partition_slices(const uint8_t *const *keys, const int32_t *keys_bytes, size_t count, uint32_t partitions,
-                         uint32_t *out) {
-    tl_modulus modulus = tl_modulus_of(partitions);
-    for (size_t i = 0; i < count; i++)
+static void scalar_slices(const uint8_t *const *keys, const int32_t *keys_bytes, size_t from, size_t count,
+                          const tl_modulus *modulus, uint32_t *out) {
+    for (size_t i = from; i < count; i++)
         out[i] = keys[i] == NULL || keys_bytes[i] < 0
                      ? UINT32_MAX
-                     : tl_modulus_take(&modulus, hash_of(keys[i], (size_t)keys_bytes[i]) & POSITIVE);
+                     : tl_modulus_take(modulus, hash_of(keys[i], (size_t)keys_bytes[i]) & POSITIVE);
 }
 
 /* --- fixed-width keys --- */
@@ -72,9 +69,11 @@ static void scalar_rows(const key_rows *rows, bool strip, size_t from, size_t co
 typedef struct implementation {
     const char *name;
     void (*rows)(const key_rows *rows, bool strip, size_t from, size_t count, uint32_t *out);
+    void (*slices)(const uint8_t *const *keys, const int32_t *keys_bytes, size_t from, size_t count,
+                   const tl_modulus *modulus, uint32_t *out);
 } implementation;
 
-static const implementation with_scalar = {"scalar", scalar_rows};
+static const implementation with_scalar = {"scalar", scalar_rows, scalar_slices};
 static const implementation *chosen = &with_scalar;
 
 #if defined(__x86_64__)
@@ -89,21 +88,22 @@ WIDE_INLINE __m256i two(__m128i low, __m128i high) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
 }
 
-WIDE_INLINE __m256i load_16(const uint8_t *lane_0, size_t stride) {
-    return two(_mm_loadu_si128((const __m128i_u *)lane_0), _mm_loadu_si128((const __m128i_u *)(lane_0 + 4 * stride)));
+WIDE_INLINE __m256i load_16(const uint8_t *const *lanes, size_t lane, size_t at) {
+    return two(_mm_loadu_si128((const __m128i_u *)(lanes[lane] + at)),
+               _mm_loadu_si128((const __m128i_u *)(lanes[lane + 4] + at)));
 }
 
-WIDE_INLINE __m256i load_8(const uint8_t *lane_0, size_t stride) {
-    return two(_mm_loadl_epi64((const __m128i_u *)lane_0), _mm_loadl_epi64((const __m128i_u *)(lane_0 + 4 * stride)));
+WIDE_INLINE __m256i load_8(const uint8_t *const *lanes, size_t lane, size_t at) {
+    return two(_mm_loadl_epi64((const __m128i_u *)(lanes[lane] + at)),
+               _mm_loadl_epi64((const __m128i_u *)(lanes[lane + 4] + at)));
 }
 
 /* Word j of eight keys goes to words[j], lane by lane; the last one may be partial. No byte outside a key is loaded. */
-WIDE_INLINE void load_words(const uint8_t *key, size_t stride, size_t key_bytes, __m256i words[MAX_WORDS]) {
+WIDE_INLINE void load_words(const uint8_t *const *lanes, size_t key_bytes, __m256i words[MAX_WORDS]) {
     size_t j = 0;
     for (; 4 * j + 16 <= key_bytes; j += 4) {
-        const uint8_t *from = key + 4 * j;
-        __m256i a = load_16(from, stride), b = load_16(from + stride, stride);
-        __m256i c = load_16(from + 2 * stride, stride), d = load_16(from + 3 * stride, stride);
+        __m256i a = load_16(lanes, 0, 4 * j), b = load_16(lanes, 1, 4 * j);
+        __m256i c = load_16(lanes, 2, 4 * j), d = load_16(lanes, 3, 4 * j);
         __m256i ab_low = _mm256_unpacklo_epi32(a, b), ab_high = _mm256_unpackhi_epi32(a, b);
         __m256i cd_low = _mm256_unpacklo_epi32(c, d), cd_high = _mm256_unpackhi_epi32(c, d);
         words[j] = _mm256_unpacklo_epi64(ab_low, cd_low);
@@ -112,19 +112,16 @@ WIDE_INLINE void load_words(const uint8_t *key, size_t stride, size_t key_bytes,
         words[j + 3] = _mm256_unpackhi_epi64(ab_high, cd_high);
     }
     if (4 * j + 8 <= key_bytes) {
-        const uint8_t *from = key + 4 * j;
-        __m256i ab = _mm256_unpacklo_epi32(load_8(from, stride), load_8(from + stride, stride));
-        __m256i cd = _mm256_unpacklo_epi32(load_8(from + 2 * stride, stride), load_8(from + 3 * stride, stride));
+        __m256i ab = _mm256_unpacklo_epi32(load_8(lanes, 0, 4 * j), load_8(lanes, 1, 4 * j));
+        __m256i cd = _mm256_unpacklo_epi32(load_8(lanes, 2, 4 * j), load_8(lanes, 3, 4 * j));
         words[j++] = _mm256_unpacklo_epi64(ab, cd);
         words[j++] = _mm256_unpackhi_epi64(ab, cd);
     }
     for (; 4 * j < key_bytes; j++) {
-        uint32_t lanes[LANES];
-        for (size_t lane = 0; lane < LANES; lane++) {
-            const uint8_t *from = key + lane * stride;
-            lanes[lane] = 4 * j + 4 <= key_bytes ? tl_le32(from + 4 * j) : last_word(from, key_bytes);
-        }
-        words[j] = _mm256_loadu_si256((const __m256i_u *)lanes);
+        uint32_t last[LANES];
+        for (size_t lane = 0; lane < LANES; lane++)
+            last[lane] = 4 * j + 4 <= key_bytes ? tl_le32(lanes[lane] + 4 * j) : last_word(lanes[lane], key_bytes);
+        words[j] = _mm256_loadu_si256((const __m256i_u *)last);
     }
 }
 
@@ -192,9 +189,12 @@ WIDE_INLINE size_t wide_loop(const key_rows *rows, size_t key_bytes, bool strip,
     size_t word_count = (key_bytes + 3) / 4, i = 0;
     const uint8_t *key = rows->keys;
     for (; i + LANES <= count; i += LANES, key += LANES * rows->stride) {
-        load_words(key, rows->stride, key_bytes, words);
-        __m256i h = strip ? hash_lanes(words, word_count, stripped_lanes(words, word_count))
-                          : hash_equal(words, key_bytes);
+        const uint8_t *lanes[LANES];
+        for (size_t lane = 0; lane < LANES; lane++)
+            lanes[lane] = key + lane * rows->stride;
+        load_words(lanes, key_bytes, words);
+        __m256i h =
+            strip ? hash_lanes(words, word_count, stripped_lanes(words, word_count)) : hash_equal(words, key_bytes);
         _mm256_storeu_si256((__m256i_u *)(out + i), partition_lanes(h, &rows->modulus));
     }
     return i;
@@ -210,7 +210,35 @@ WIDE static void wide_rows(const key_rows *rows, bool strip, size_t from, size_t
     scalar_rows(rows, strip, from, count, out);
 }
 
-static const implementation with_avx2 = {"avx2", wide_rows};
+/* Eight keys of one length at a time; whoever has others among them, and what is left, goes one by one. */
+WIDE static void wide_slices(const uint8_t *const *keys, const int32_t *keys_bytes, size_t from, size_t count,
+                             const tl_modulus *modulus, uint32_t *out) {
+    __m256i words[MAX_WORDS];
+    for (; from + LANES <= count; from += LANES) {
+        int32_t bytes = keys_bytes[from];
+        __m256i different =
+            _mm256_xor_si256(_mm256_loadu_si256((const __m256i_u *)(keys_bytes + from)), _mm256_set1_epi32(bytes));
+        bool absent = false;
+        for (size_t lane = 0; lane < LANES; lane++)
+            absent |= keys[from + lane] == NULL;
+        if (absent || bytes < 0 || bytes > 4 * MAX_WORDS || !_mm256_testz_si256(different, different)) {
+            scalar_slices(keys, keys_bytes, from, from + LANES, modulus, out);
+            continue;
+        }
+        __m256i h;
+        if (bytes == 16) { /* of a constant length: the words stay in registers */
+            load_words(keys + from, 16, words);
+            h = hash_equal(words, 16);
+        } else {
+            load_words(keys + from, (size_t)bytes, words);
+            h = hash_equal(words, (size_t)bytes);
+        }
+        _mm256_storeu_si256((__m256i_u *)(out + from), partition_lanes(h, modulus));
+    }
+    scalar_slices(keys, keys_bytes, from, count, modulus, out);
+}
+
+static const implementation with_avx2 = {"avx2", wide_rows, wide_slices};
 
 #endif
 
@@ -223,13 +251,9 @@ static const implementation *best(const char *wanted) {
     return wanted == NULL || strcmp(wanted, with_scalar.name) == 0 ? &with_scalar : NULL;
 }
 
-__attribute__((constructor(101))) static void prepare(void) {
-    __atomic_store_n(&chosen, best(NULL), __ATOMIC_RELEASE);
-}
+__attribute__((constructor(101))) static void prepare(void) { __atomic_store_n(&chosen, best(NULL), __ATOMIC_RELEASE); }
 
-const char *tl_partition_rows_name(void) {
-    return __atomic_load_n(&chosen, __ATOMIC_RELAXED)->name;
-}
+const char *tl_partition_rows_name(void) { return __atomic_load_n(&chosen, __ATOMIC_RELAXED)->name; }
 
 int tl_partition_rows_select(const char *name) {
     const implementation *found = best(name);
@@ -243,4 +267,10 @@ void tl_partition_rows(const uint8_t *keys, size_t stride, size_t key_bytes, boo
                        uint32_t partitions, uint32_t *out) {
     key_rows rows = {.keys = keys, .stride = stride, .key_bytes = key_bytes, .modulus = tl_modulus_of(partitions)};
     __atomic_load_n(&chosen, __ATOMIC_RELAXED)->rows(&rows, strip, 0, count, out);
+}
+
+void tl_partition_slices(const uint8_t *const *keys, const int32_t *keys_bytes, size_t count, uint32_t partitions,
+                         uint32_t *out) {
+    const tl_modulus modulus = tl_modulus_of(partitions);
+    __atomic_load_n(&chosen, __ATOMIC_RELAXED)->slices(keys, keys_bytes, 0, count, &modulus, out);
 }

@@ -162,9 +162,10 @@ static void check_slices(void) {
         pool[i] = (uint8_t)check_random(&seed);
     for (int round = 0; round < 50; round++) {
         uint32_t partitions = random_partitions();
+        uint64_t run = 1 + check_random(&seed) % 40, absent = round % 3 == 0 ? 16 : 200;
         for (size_t i = 0; i < COUNT; i++) {
-            keys[i] = check_random(&seed) % 16 == 0 ? NULL : pool + check_random(&seed) % (sizeof pool - 64);
-            lengths[i] = (int32_t)(check_random(&seed) % 65);
+            keys[i] = check_random(&seed) % absent == 0 ? NULL : pool + check_random(&seed) % (sizeof pool - 72);
+            lengths[i] = i % run != 0 ? lengths[i - 1] : (int32_t)(check_random(&seed) % 73); /* runs of one length */
         }
         tl_partition_slices(keys, lengths, COUNT, partitions, out);
         for (size_t i = 0; i < COUNT; i++) {
