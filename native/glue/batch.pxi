@@ -268,6 +268,7 @@ cdef list raws_between(_Chunk chunk, size_t start, size_t stop, object null, bin
         Py_INCREF(value)
         PyList_SET_ITEM(out, i, value)
         record += 1
+    pin_some(out)
     return out
 
 

@@ -84,3 +84,43 @@ cdef void *take(size_t count, size_t size_bytes) except NULL:
     if at == NULL:
         fail_plain(TL_ENOMEM, f"no memory for {count} elements of {size_bytes} bytes")
     return at
+
+
+# CPython gives an arena of 1 MiB back to the kernel when its last object is freed. A program that drops one batch of small
+# values before it asks for the next would map and fault in the same pages for every batch, which costs more than reading
+# it. So a few values live on until the next batch is there: one in every PIN_BYTES, at most PINS of them.
+
+cdef enum:
+    SMALL_BYTES = 479       # of a bytes object whose memory comes from an arena
+    PIN_BYTES = 1 << 18
+    PINS = 16
+
+cdef list _pins = [None] * PINS
+cdef object _pinned_value = None
+
+
+cdef inline object pinned(object value, int64_t size_bytes):
+    """`value`; if it is small, it lives until the next one is made, so that its pool of objects is not given back."""
+    global _pinned_value
+    if size_bytes <= SMALL_BYTES:
+        _pinned_value = value
+    return value
+
+
+cdef int pin_some(list values) except -1:
+    """Keeps the arenas of these bytes objects until the next call."""
+    cdef Py_ssize_t count = PyList_GET_SIZE(values), at = 0, step
+    cdef int pin = 0
+    cdef PyObject *value
+    while at < count and pin < PINS:
+        value = PyList_GET_ITEM(values, at)
+        step = 1
+        if value != <PyObject *>None:
+            step = PyBytes_GET_SIZE(<object>value)
+            if step > SMALL_BYTES:
+                break
+            _pins[pin] = <object>value
+            pin += 1
+            step = PIN_BYTES // (step + 33)
+        at += step
+    return 0

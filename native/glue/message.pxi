@@ -32,7 +32,8 @@ cdef class Message:
         record = &self.chunk.c.records[self.index]
         if record.value_bytes < 0:
             return None
-        return PyBytes_FromStringAndSize(<char *>self.chunk.c.bytes + record.value_at, record.value_bytes)
+        return pinned(PyBytes_FromStringAndSize(<char *>self.chunk.c.bytes + record.value_at, record.value_bytes),
+                      record.value_bytes)
 
     @property
     def raw(self):

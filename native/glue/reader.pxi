@@ -140,9 +140,14 @@ cdef class Reader(_Delivery):
     # --- receiving ---
 
     def __iter__(self):
-        return self
+        cdef _Delivered messages = _Delivered.__new__(_Delivered)
+        messages.reader = self
+        return messages
 
     def __next__(self):
+        return self.next_message()
+
+    cdef inline Message next_message(self):
         if (self.busy or self.cancelled or self.at >= self.end or self.store.is_closed
                 or not tl_store_is_open(self.store.native)):
             if not self.more(-1, 0):
@@ -279,3 +284,17 @@ cdef int64_t until(object timeout) except? -2:
     """The monotonic time in ns at which a time-out in seconds ends; -1: never."""
     cdef int64_t wanted = nanoseconds(timeout)
     return wanted if wanted < 0 else tl_os.monotonic_ns() + wanted
+
+
+@cython.final
+cdef class _Delivered:
+    """What `for message in consumer` iterates over. A type of its own because Consumer is a class of Python's, whose
+    `__next__` is looked up by name for every message."""
+
+    cdef Reader reader
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.reader.next_message()
