@@ -25,6 +25,8 @@ cdef extern from "tidelog/base.h" nogil:
         TL_EFENCED
         TL_ENOTFOUND
         TL_EDROPPED
+        TL_ETURNED
+        TL_ETURNED
 
     ctypedef struct tl_error:
         int code
@@ -40,6 +42,7 @@ cdef extern from "tidelog/base.h" nogil:
 
 cdef extern from "tidelog/os.h" nogil:
     ctypedef struct tl_io:
+        int (*futex_wait)(const uint32_t *word, uint32_t value, int64_t timeout_ns) noexcept nogil
         int64_t (*now_ms)() noexcept nogil
         int64_t (*coarse_ms)() noexcept nogil
         int64_t (*monotonic_ns)() noexcept nogil
@@ -176,6 +179,14 @@ cdef extern from "tidelog/offsets.h" nogil:
     int tl_offsets_group(tl_offsets *t, const void *name, size_t size_bytes, bint create, uint32_t *number,
                          tl_error *err)
     int tl_offsets_group_name(tl_offsets *t, uint32_t number, char *name, size_t *size_bytes, tl_error *err)
+    enum:
+        TL_OFFSETS_NOBODY
+
+    ctypedef struct tl_offset_hints:
+        uint32_t holder
+        uint32_t assigned
+
+    int tl_offsets_hints(const tl_offsets *t, uint32_t slot, tl_offset_hints *out)
     int tl_offsets_next(tl_offsets *t, uint32_t *cursor, tl_offset_view *view, tl_error *err)
     int tl_offsets_forget_channel(tl_offsets *t, const uint8_t *channel_id, tl_error *err)
     int tl_offsets_forget_group(tl_offsets *t, uint32_t number, tl_error *err)
@@ -250,7 +261,8 @@ cdef extern from "tidelog/store.h" nogil:
     int tl_store_sync(tl_store *store, tl_error *err)
     int tl_store_housekeep(tl_store *store, tl_error *err)
     int tl_store_wait(tl_store *store, tl_partition **partitions, const uint64_t *seen, size_t count,
-                      int64_t timeout_ns, int64_t busy_ns, const uint32_t *cancel, tl_error *err)
+                      int64_t timeout_ns, int64_t busy_ns, const uint32_t *turn, uint32_t turn_seen,
+                      const uint32_t *cancel, tl_error *err)
     void tl_store_wake(tl_store *store)
     tl_offsets *tl_store_offsets(tl_store *store)
     tl_owner tl_store_owner(const tl_store *store)
@@ -267,6 +279,64 @@ cdef extern from "tidelog/store.h" nogil:
         int64_t started_ms
 
     size_t tl_store_processes(tl_store *store, tl_process_info *out, size_t room)
+
+
+cdef extern from "tidelog/groups.h" nogil:
+    enum:
+        TL_MEMBERS
+        TL_MEMBER_CHANNELS
+
+    ctypedef struct tl_member:
+        uint32_t index
+        uint32_t uses
+        uint32_t row
+        uint32_t number
+
+    ctypedef struct tl_member_options:
+        const char *name
+        size_t name_bytes
+        const char *strategy
+        size_t strategy_bytes
+        const uint32_t *channels
+        size_t channel_count
+        int64_t max_processing_ns
+        int64_t away_ns
+
+    ctypedef struct tl_group_view:
+        uint64_t version
+        uint64_t assigned
+        size_t count
+
+    ctypedef struct tl_member_info:
+        uint64_t id
+        uint32_t index
+        uint32_t pid
+        bint away
+        uint32_t channel_count
+        uint32_t name_bytes
+        uint32_t channels[64]
+        char name[96]
+        char strategy[24]
+
+    uint64_t tl_member_id(const tl_member *member)
+    int tl_group_join(tl_store *store, const char *group, size_t group_bytes, const tl_member_options *options,
+                      tl_member *out, tl_error *err)
+    int tl_member_leave(tl_store *store, const tl_member *member, bint keep, tl_error *err)
+    bint tl_member_is_active(tl_store *store, const tl_member *member)
+    int tl_member_is_fenced(tl_store *store, const tl_member *member, const char *name, size_t name_bytes,
+                            tl_error *err)
+    void tl_member_handles(tl_store *store, const tl_member *member, int64_t since_ns)
+    const uint32_t *tl_member_turn(tl_store *store, const tl_member *member)
+    uint64_t tl_member_version(tl_store *store, const tl_member *member)
+    uint64_t tl_member_assigned(tl_store *store, const tl_member *member)
+    void tl_member_turned(tl_store *store, const tl_member *member)
+    int tl_group_view_of(tl_store *store, uint32_t number, tl_group_view *view, tl_member_info *infos, tl_error *err)
+    int tl_group_install(tl_store *store, const tl_member *member, uint64_t version, const uint32_t *slots,
+                         const int32_t *members, size_t count, tl_error *err)
+    int tl_group_targets(tl_store *store, const tl_member *member, const uint32_t *slots, int32_t *members,
+                         size_t count, tl_error *err)
+    int tl_member_claim(tl_store *store, const tl_member *member, uint32_t slot, uint32_t *epoch)
+    int tl_groups_sweep(tl_store *store)
 
 
 cdef extern from "tidelog/log.h" nogil:
@@ -294,6 +364,7 @@ cdef extern from "tidelog/log.h" nogil:
                             tl_error *err)
     int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags,
                                 tl_appended *result, tl_error *err)
+    bint tl_partition_is_locked(const tl_partition *partition)
     int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns, tl_error *err)
     bint tl_partition_is_synced(const tl_partition *partition, uint64_t tail)
 
@@ -377,3 +448,31 @@ cdef extern from "tidelog/log.h" nogil:
 
     int tl_store_check(tl_store *store, const tl_check_report *report, tl_error *err)
     int tl_partition_check(tl_partition *partition, const tl_check_report *report, tl_error *err)
+
+
+cdef extern from "tidelog/skew.h" nogil:
+    enum:
+        TL_SKEW_KEY_BYTES
+
+    ctypedef struct tl_skew:
+        pass
+
+    ctypedef struct tl_skew_key:
+        uint32_t count
+        uint32_t error
+        uint32_t partition
+        uint32_t key_bytes
+        uint8_t key[32]
+
+    ctypedef struct tl_skew_view:
+        uint32_t samples
+        uint32_t keyless
+        int64_t since_ms
+        uint32_t keys
+        tl_skew_key key[128]
+
+    int tl_skew_open(tl_partition *first, tl_skew **out, tl_error *err)
+    void tl_skew_close(tl_skew *skew)
+    int tl_skew_note(tl_skew *skew, const uint8_t *key, size_t key_bytes, uint32_t partition)
+    int tl_skew_top(tl_skew *skew, uint32_t *certain, uint32_t *samples)
+    int tl_skew_look(tl_partition *first, tl_skew_view *out, tl_error *err)

@@ -276,6 +276,8 @@ cdef object values_between(_Chunk chunk, Channelled shared, size_t start, size_t
     """The values of messages of one channel in a chunk of records."""
     if shared.row_bytes:
         return rows_between(chunk, shared, start, stop)
+    if shared.decode_message is not None:
+        return messages_between(chunk, shared, start, stop)
     cdef bint nulls = False
     cdef list raws = raws_between(chunk, start, stop, None, &nulls)
     if shared.decode is None:
@@ -283,6 +285,18 @@ cdef object values_between(_Chunk chunk, Channelled shared, size_t start, size_t
     if shared.decode_many is None or nulls:
         return [shared.value_of(raw) for raw in raws]
     return shared.decode_many(raws)
+
+
+cdef list messages_between(_Chunk chunk, Channelled shared, size_t start, size_t stop):
+    """The values of messages whose headers have a say in them."""
+    cdef list values = []
+    cdef size_t i
+    for i in range(start, stop):
+        try:
+            values.append(decoded_value(new_message(chunk, i, chunk.run_of(i)), shared))
+        except DecodeError as error:
+            raise DecodeError(f"message {i - start}: {error}") from error
+    return values
 
 
 cdef object rows_between(_Chunk chunk, Channelled shared, size_t start, size_t stop):

@@ -64,7 +64,8 @@ cdef class _Parallel:
         self.what = what
         if hasattr(given, "dtype"):
             given = given.tolist()
-        if isinstance(given, str | bytes | Mapping):
+        # Apart: of a union Cython loses what the last check raises, and that one runs Python (a signal may be handled).
+        if isinstance(given, str | bytes) or isinstance(given, Mapping):
             raise TypeError(f"{what} of {type(given).__qualname__}: give a sequence with one for each message")
         if isinstance(given, list | tuple):
             self.source = given
@@ -124,8 +125,8 @@ cdef class _Beside:
                 self.keys.begin(keys, "keys", count)
         if headers is not None:
             if isinstance(headers, Mapping):
-                self.common_headers = encode_headers(headers, None)
-                if ids is not None:
+                self.common_headers = encode_headers(headers, None, None)
+                if ids is not None or shared.type_of is not None:
                     self.common_headers = None
                     self.headers = None
                     headers = repeat(headers)
@@ -163,18 +164,37 @@ cdef class _Beside:
         self.round_keys = keys
         self.round_ids = None if self.ids is None else tuple(self.ids.advance(count))
         self.round_headers = None
-        if self.headers is not None:
-            given = self.headers.advance(count)
+        given = None if self.headers is None else self.headers.advance(count)
+        if self.shared.type_of is not None:
+            self.round_headers = self.typed_headers(items, given, count)
+        elif given is not None:
             if self.round_ids is None:
-                self.round_headers = [encode_headers(one, None) for one in given]
+                self.round_headers = [encode_headers(one, None, None) for one in given]
             else:
-                self.round_headers = [encode_headers(one, name) for one, name in zip(given, self.round_ids)]
+                self.round_headers = [encode_headers(one, name, None) for one, name in zip(given, self.round_ids)]
         elif self.round_ids is not None:
-            self.round_headers = [encode_headers(None, name) for name in self.round_ids]
+            self.round_headers = [encode_headers(None, name, None) for name in self.round_ids]
         self.round_stamps = None
         if self.stamps is not None:
             self.round_stamps = [milliseconds(one) for one in self.stamps.advance(count)]
         return 0
+
+    cdef list typed_headers(self, object items, object given, Py_ssize_t count):
+        """The header blocks of a round on a channel whose messages say their type."""
+        cdef list blocks = []
+        cdef Py_ssize_t i = 0
+        for item in items:
+            if i == count:
+                break
+            try:
+                blocks.append(self.shared.header_block(None if given is None else given[i],
+                                                       None if self.round_ids is None else self.round_ids[i], item))
+            except SchemaMismatch as error:
+                raise SchemaMismatch(f"value {i}: {error}") from error
+            i += 1
+        if i != count:
+            raise ValueError("the list of values changed while it was sent")
+        return blocks
 
     cdef object plain_keys(self, object keys):
         """The keys as a tuple of bytes, str or None."""

@@ -11,10 +11,15 @@ cdef class Channelled:
     contiguous array of the dtype from whatever `send_many` takes. `key_bytes`: the bytes of a key. `decompress`:
     (codec id, payload) -> records. `max_message_bytes`: the most that key and value of a message may take together.
     `carries`: what a message without the header message-kind is: "command", "event" or "document".
+    `type_of`: the name of a value's type, written as the header "type", or None: no such header is written.
+    `decode_message`: (message, bytes) -> value, for values that the headers have a say in; None: the bytes alone tell.
+    `answer`: (message, value, error, headers) -> Receipt, what `Message.reply` does; set once by who opens the channel.
     """
 
     cdef readonly str name, kind, carries
-    cdef object encode, decode, encode_many, decode_many, rows, dtype, key_bytes, decompress
+    cdef object encode, decode, encode_many, decode_many, rows, dtype, key_bytes, decompress, type_of, decode_message
+    cdef public object answer
+    cdef dict type_blocks  # by type name: the header block of a message that has no other header
     cdef int64_t max_message_bytes
     cdef size_t row_bytes  # 0: values have no fixed width
 
@@ -33,6 +38,8 @@ cdef class Channelled:
         max_message_bytes,
         rows=None,
         carries=None,
+        type_of=None,
+        decode_message=None,
     ):
         self.name = name
         self.kind = kind
@@ -47,6 +54,10 @@ cdef class Channelled:
         self.decompress = decompress
         self.max_message_bytes = max_message_bytes
         self.row_bytes = 0 if dtype is None else dtype.itemsize
+        self.type_of = type_of
+        self.decode_message = decode_message
+        self.answer = None
+        self.type_blocks = {}
 
     def __repr__(self):
         return f"<Channelled {self.kind} {self.name!r}>"
@@ -56,6 +67,22 @@ cdef class Channelled:
         if data is None or self.decode is None:
             return data
         return self.decode(data)
+
+    cdef bytes header_block(self, object headers, object message_id, object value):
+        """The header block of a message with this value, with the header "type" where the channel writes it."""
+        cdef str name
+        cdef bytes block
+        if self.type_of is None:
+            return encode_headers(headers, message_id, None)
+        name = self.type_of(value)
+        if headers is not None or message_id is not None:
+            return encode_headers(headers, message_id, name)
+        found = self.type_blocks.get(name)
+        if found is not None:
+            return found
+        block = encode_headers(None, None, name)
+        self.type_blocks[name] = block
+        return block
 
     cdef object unpack(self, unsigned codec_id, const uint8_t *payload, size_t size_bytes):
         """The records of a compressed batch, as bytes. Raises DecodeError, NotSupported."""

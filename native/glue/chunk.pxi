@@ -10,6 +10,7 @@ cdef struct _Run:
     size_t first     # index of its first message
     int32_t partition
     uint32_t entry   # which partition of the reader it was read from
+    uint32_t epoch   # of the lease under which it was read; of no meaning without one
     bint decoded     # values are more than bytes or rows of the columns
 
 cdef enum:
@@ -54,7 +55,8 @@ cdef class _Chunk:
         else:
             tl_chunk_free(&self.c)
 
-    cdef int begin_run(self, Channelled shared, Partition handle, int32_t partition, uint32_t entry) except -1:
+    cdef int begin_run(self, Channelled shared, Partition handle, int32_t partition, uint32_t entry,
+                       uint32_t epoch) except -1:
         """What is added from here on belongs to this partition. An empty run before it is replaced."""
         cdef _Run *wider
         cdef size_t here = self.count()
@@ -72,6 +74,7 @@ cdef class _Chunk:
         self.runs[self.run_count].first = here
         self.runs[self.run_count].partition = partition
         self.runs[self.run_count].entry = entry
+        self.runs[self.run_count].epoch = epoch
         self.runs[self.run_count].decoded = self.rows is None and shared.decode is not None
         self.run_count += 1
         self.shareds.append(shared)
@@ -156,7 +159,8 @@ cdef class _Chunk:
             index = <size_t>(<Py_ssize_t>start + step * <Py_ssize_t>i)
             run = self.run_of(index)
             if run != last:
-                picked.begin_run(self.shareds[run], self.handles[run], self.runs[run].partition, self.runs[run].entry)
+                picked.begin_run(self.shareds[run], self.handles[run], self.runs[run].partition, self.runs[run].entry,
+                                 self.runs[run].epoch)
                 last = run
             if index < self.c.count:
                 picked.c.records[i] = self.c.records[index]

@@ -11,7 +11,7 @@ cdef enum:
 cdef _Chunk fill_columns(_Feed self, size_t wanted):
     """Up to `wanted` rows of the partitions in turn; more when a single batch has more."""
     cdef _Chunk chunk = None
-    cdef uint32_t k, i, first = self.turn
+    cdef uint32_t k, i, first = self.rotation
     cdef size_t room = available(self, wanted), need = 0
     cdef int code
     if room == 0:
@@ -20,7 +20,7 @@ cdef _Chunk fill_columns(_Feed self, size_t wanted):
     try:
         for k in range(self.count):
             i = (first + k) % self.count
-            if self.entries[i].paused or self.entries[i].finished:
+            if self.silent(i):
                 continue
             if chunk is None:
                 chunk = column_chunk(self, room)
@@ -30,13 +30,13 @@ cdef _Chunk fill_columns(_Feed self, size_t wanted):
                 chunk = column_chunk(self, room)
                 code = read_columns(self, i, chunk, room, &need)
             if code == AS_RECORDS:
-                self.turn = i
+                self.rotation = i
                 return self.fill(wanted, NEXT_BYTES)
             if code < 0:
-                self.turn = i
+                self.rotation = i
                 break
             if chunk.row_count >= room:
-                self.turn = (i + 1) % self.count
+                self.rotation = (i + 1) % self.count
                 break
     except BaseException:
         if chunk is not None:
@@ -52,7 +52,7 @@ cdef size_t available(_Feed self, size_t wanted) except? 0:
     cdef tl_error err
     cdef int64_t found = 0
     for i in range(self.count):
-        if self.entries[i].paused or self.entries[i].finished:
+        if self.silent(i):
             continue
         if tl_partition_bounds(self.entries[i].native, &bounds, &err) < 0:
             return 0
@@ -84,7 +84,7 @@ cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t 
     cdef tl_error err
     cdef int code
     entry.seen = tl_partition_tail(entry.native)
-    chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i)
+    chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i, entry.epoch)
     while True:
         before = entry.cursor
         kept = keys.count
@@ -117,7 +117,7 @@ cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t 
             entry.cursor.located = False
             if chunk.row_count == 0:
                 return AS_RECORDS
-            self.turn = i
+            self.rotation = i
             return -1
         if chunk.row_count >= room:
             break

@@ -1,8 +1,8 @@
 # What has been handed over, who may commit it, and when is it committed?
 #
 # Leases: one slot of the table of committed offsets for each partition, claimed by compare-and-swap; a commit with a
-# lease that was taken over is refused (Fenced). What was handed over is owed until it is committed. One thread at a
-# time.
+# lease that was taken over is refused (Fenced). A partition is read while its lease is held; without a group always.
+# What was handed over is owed until it is committed. One thread at a time.
 
 cdef enum:
     AT_LEAST_ONCE = 0  # commit when the next is asked for
@@ -22,6 +22,8 @@ cdef class _Delivery(_Feed):
     cdef tl_owner me
     cdef uint32_t *owing      # entries with something owed
     cdef uint32_t owing_count
+    cdef Membership membership  # in the group, None: leases are taken by claim() alone
+    cdef bint limited         # the group wants to know since when something is handled
 
     def __dealloc__(self):
         self.release_leases()
@@ -34,12 +36,24 @@ cdef class _Delivery(_Feed):
         if (group is None) != (self.mode == NO_GROUP):
             raise ValueError(f"mode {mode!r} with group {group!r}: a group needs another mode than 'none', and only it")
         self.group = group
-        self.channel_ids = [_channel_id(channel_id) for channel_id in channel_ids]
-        if len(self.channel_ids) != self.count:
-            raise ValueError(f"{len(self.channel_ids)} channel ids for {self.count} partitions: give one for each")
-        self.owing = <uint32_t *>take(self.count, sizeof(uint32_t))
+        self.channel_ids = []
         self.table = tl_store_offsets(self.store.open_native())
         self.me = tl_store_owner(self.store.native)
+        self.add_channel_ids(list(channel_ids))
+        return 0
+
+    cdef int add_channel_ids(self, list given) except -1:
+        """What groups need to know of the partitions that were added last."""
+        cdef uint32_t i, had = <uint32_t>len(self.channel_ids)
+        if len(given) != self.count - had:
+            raise ValueError(f"{len(given)} channel ids for {self.count - had} partitions: give one for each")
+        cdef list ids = self.channel_ids + [_channel_id(channel_id) for channel_id in given]
+        cdef uint32_t *owing = <uint32_t *>widened(self.owing, self.owing_count, self.count, sizeof(uint32_t))
+        tl_os.free(self.owing)
+        self.owing = owing
+        self.channel_ids = ids
+        for i in range(had, self.count):
+            self.entries[i].assigned = self.mode == NO_GROUP
         return 0
 
     # --- leases ---
@@ -66,7 +80,7 @@ cdef class _Delivery(_Feed):
             if free:
                 code = tl_offsets_claim(self.table, entry.slot, word, self.me, &entry.epoch)
                 if code >= 0:
-                    entry.leased = True
+                    entry.leased = entry.assigned = True
                     return 0
                 if code != TL_EAGAIN:
                     self.store.fail_slot(code, entry.slot)
@@ -77,13 +91,61 @@ cdef class _Delivery(_Feed):
                            f"group {self.group!r}", lease_holder(self.store, entry.slot))
             part = min(part * 2, 50_000_000, until_ns - now)
             with nogil:
-                code = tl_store_wait(native, self.waited, self.seen, 0, part, 0, &self.cancelled, &err)
+                code = tl_store_wait(native, self.waited, self.seen, 0, part, 0, NULL, 0, &self.cancelled, &err)
             PyErr_CheckSignals()
             if code < 0 and code != TL_ETIMEOUT:
                 fail(code, &err)
 
+    cdef bint take_lease(self, uint32_t i) except -1:
+        """Takes the lease of a partition that is assigned to this member, unless somebody still holds it (False)."""
+        cdef _Entry *entry = &self.entries[i]
+        cdef tl_store *native = self.store.open_native()
+        cdef tl_member member
+        cdef int code
+        if entry.leased:
+            return True
+        if self.membership is None:
+            raise ValueError("this reader is no member of a group: there is nothing to take")
+        member = self.membership.member
+        find_offset_slot(self.store, self.group, self.channel_ids[i], entry.number, True, &entry.slot)
+        with nogil:
+            code = tl_member_claim(native, &member, entry.slot, &entry.epoch)
+        if code < 0:
+            self.store.fail_slot(code, entry.slot)
+        if code == 0:
+            return False
+        entry.leased = entry.assigned = True
+        return True
+
+    cdef void give_lease(self, uint32_t i) noexcept:
+        """Gives one lease back; the caller tells the group. What is owed stays uncommitted."""
+        cdef _Entry *entry = &self.entries[i]
+        self.forgive(i)
+        entry.assigned = entry.paused = False
+        if entry.leased:
+            entry.leased = False
+            # Where it was taken over this stores nothing.
+            tl_offsets_release(self.table, entry.slot, self.me, entry.epoch)
+
+    cdef void lose_lease(self, uint32_t i) noexcept:
+        """Somebody else has the lease. Nothing more of this partition is handed over; the next call looks at the
+        group."""
+        self.drop_buffer()
+        self.forgive(i)
+        self.entries[i].leased = self.entries[i].assigned = self.entries[i].paused = False
+        self.look_ns = 0
+
+    cdef void tell_group(self) noexcept:
+        """Others may take what was given back."""
+        cdef tl_store *native = self.store.native
+        cdef tl_member member
+        if self.membership is not None:
+            member = self.membership.member
+            with nogil:
+                tl_member_turned(native, &member)
+
     cdef void release_leases(self) noexcept:
-        """Gives every lease back. What is owed stays uncommitted."""
+        """Gives every lease back, and what is owed stays uncommitted. The member that leaves then tells the group."""
         cdef uint32_t i
         if self.table == NULL or self.store is None or self.store.native == NULL:
             return
@@ -91,8 +153,27 @@ cdef class _Delivery(_Feed):
             return
         for i in range(self.count):
             if self.entries[i].leased:
-                self.entries[i].leased = False
-                tl_offsets_release(self.table, self.entries[i].slot, self.me, self.entries[i].epoch)
+                self.give_lease(i)
+
+    # --- membership ---
+
+    cdef int check_expelled(self, bint wanted) except -1:
+        """Raises Fenced when this is no member any more although something that was handed over waits for its commit,
+        or one is `wanted`. It is said once; the next call that receives joins anew."""
+        cdef bint owed = self.owing_count > 0 and self.mode == AT_LEAST_ONCE
+        if self.membership is None or self.membership.is_active():
+            return 0
+        while self.owing_count:
+            self.forgive(self.owing[self.owing_count - 1])
+        self.look_ns = 0
+        if owed or wanted:
+            fail_plain(TL_EFENCED, f"group {self.group!r} has gone on without this consumer (max_processing has "
+                       f"passed, or another one has its name), so nothing is committed")
+        return 0
+
+    cdef void asking(self, int64_t now_ns) noexcept:
+        if self.limited and tl_store_is_open(self.store.native):
+            tl_member_handles(self.store.native, &self.membership.member, now_ns)
 
     # --- commits ---
 
@@ -113,10 +194,15 @@ cdef class _Delivery(_Feed):
         if not tl_store_is_open(self.store.native):
             self.handles[i].bounds()  # raises what has become of the store
             closed("the store")
+        if self.membership is not None:
+            fail_plain(TL_EFENCED, f"partition {self.entries[i].number} of {self.shareds[i].name!r} is not assigned to "
+                       f"this consumer any more")
         raise ValueError(f"partition {self.entries[i].number} of {self.shareds[i].name!r} has not been claimed")
 
     cdef int failed_commit(self, uint32_t i, int code) except -1:
         if code == TL_EFENCED:
+            if self.membership is not None:
+                self.lose_lease(i)
             fail_plain(code, f"the lease of group {self.group!r} on partition {self.entries[i].number} of "
                        f"{self.shareds[i].name!r} was lost")
         self.store.fail_slot(code, self.entries[i].slot)
@@ -158,6 +244,15 @@ cdef class _Delivery(_Feed):
         if self.entries[i].owed and self.entries[i].handed <= offset:
             self.forgive(i)
         return 0
+
+    cdef int commit_run(self, _Chunk chunk, size_t run, int64_t offset) except -1:
+        """commit() of what was handed over. A partition that was lost and came back has another lease: what was handed
+        over before that is refused, for it would move the group back behind what others have done meanwhile."""
+        cdef uint32_t i = self.entry_of(chunk, run)
+        if chunk.reader == self.serial and self.entries[i].leased and chunk.runs[run].epoch != self.entries[i].epoch:
+            fail_plain(TL_EFENCED, f"partition {self.entries[i].number} of {self.shareds[i].name!r} was another "
+                       f"consumer's after this was handed over, so it cannot be committed any more")
+        return self.commit_to(i, offset)
 
     cdef uint32_t entry_of(self, _Chunk chunk, size_t run) except? 0xFFFFFFFF:
         """Which partition of this reader a run of messages came from, whoever read them."""

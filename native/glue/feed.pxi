@@ -4,6 +4,10 @@
 # something is published. One thread at a time: `busy` names the thread inside, `enter` refuses another one. The GIL is
 # kept for reads of at most RELEASE_FROM_BYTES that need no system call, and released for everything else.
 #
+# A partition is read while it is `assigned`. What changes that, `_turned()` of Consumer, is called between two
+# messages: when the word `turn_at` points at differs from what was seen, when the catalogue changed, or at `look_ns`.
+# The calls it makes itself find the reader busy with their own thread, and are let in (`turning`).
+#
 # The garbage collector must not clear these objects (no_gc_clear): giving the leases back needs the store.
 
 cdef struct _Entry:
@@ -14,10 +18,16 @@ cdef struct _Entry:
     int64_t handed     # offset behind the last message handed over and not yet committed
     int32_t number
     uint32_t slot, epoch
-    bint paused, finished, leased, owed
+    bint assigned, paused, finished, leased, owed
 
 cdef enum:
     NEXT_BYTES = 65536  # read ahead for message by message
+
+cdef extern from *:
+    """
+    static inline uint32_t glue_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+    """
+    uint32_t glue_load(const uint32_t *word) noexcept nogil
 
 cdef uint64_t _serials = 0
 
@@ -31,7 +41,7 @@ cdef class _Feed:
     cdef _Entry *entries
     cdef tl_partition **waited     # scratch of wait()
     cdef uint64_t *seen
-    cdef uint32_t count, turn
+    cdef uint32_t count, rotation
     cdef unsigned flags
     cdef size_t max_bytes
     cdef int64_t busy_ns
@@ -40,6 +50,17 @@ cdef class _Feed:
     cdef uint64_t serial
     cdef unsigned long busy        # thread inside, 0: none
     cdef uint32_t cancelled
+    # what to look at between two messages
+    cdef const uint32_t *turn_at   # differs from turn_seen: something changed in the group
+    cdef const uint32_t *quick_at  # the same word, or &never: then every message is handed over by way of more()
+    cdef uint32_t turn_seen, no_turn, never
+    cdef uint64_t generation       # of the catalogue, at the last look
+    cdef int64_t look_ns           # when _turned() is due again whatever happens; -1: only at changes
+    cdef int64_t slice_ns          # at most so long asleep at once
+    cdef bint turning              # inside _turned()
+    cdef uint32_t depth            # calls inside calls of _turned()
+    cdef bint stopping             # there are ends: iteration is over when all assigned partitions are finished
+    cdef bint pending              # the assignment is not complete: nothing is over yet
     # messages read and not handed over: chunk[at:end]
     cdef _Chunk chunk
     cdef size_t at, end, run, run_end
@@ -52,37 +73,72 @@ cdef class _Feed:
     cdef int begin(self, Store store, object partitions, bint uncommitted, double busy_poll,
                    size_t max_bytes) except -1:
         global _serials
-        if self.entries != NULL:
+        if self.turn_at != NULL:
             raise RuntimeError("this reader is attached already")
-        cdef list given = list(partitions)
-        cdef uint32_t i, count = <uint32_t>len(given)
-        cdef Partition handle
-        cdef Channelled shared
         self.handles = []
         self.shareds = []
-        self.entries = <_Entry *>take(count, sizeof(_Entry))
-        memset(self.entries, 0, count * sizeof(_Entry))
-        self.waited = <tl_partition **>take(count, sizeof(void *))
-        self.seen = <uint64_t *>take(count, sizeof(uint64_t))
-        for i in range(count):
-            handle, number, shared = given[i]
-            self.handles.append(handle)
-            self.shareds.append(shared)
-            self.entries[i].native = handle.open_native()
-            self.entries[i].number = number
-            self.entries[i].stop = -1
-            if i == 0:
-                self.dtype = shared.dtype
-                self.row_bytes = shared.row_bytes
-            elif self.row_bytes and shared.dtype != self.dtype:
-                self.row_bytes = 0
         self.store = store
+        self.add_entries(list(partitions))
         self.flags = TL_READ_UNCOMMITTED if uncommitted else 0
         self.busy_ns = nanoseconds(busy_poll)
         self.max_bytes = max_bytes
-        self.count = count
+        self.look_ns = -1
+        self.slice_ns = SLICE_NS
+        self.generation = tl_store_generation(store.open_native())
         _serials += 1
         self.serial = _serials
+        self.look_at(&self.no_turn, False)  # attached
+        return 0
+
+    cdef void look_at(self, const uint32_t *turn_at, bint always) noexcept:
+        """Compares this word from now on, and with `always` passes by more() for each message."""
+        self.turn_at = turn_at
+        self.quick_at = &self.never if always else turn_at
+        self.saw(glue_load(turn_at))
+
+    cdef void saw(self, uint32_t turn) noexcept:
+        self.turn_seen = turn
+        self.never = turn + 1
+
+    cdef int add_entries(self, list given) except -1:
+        """More partitions behind those that are there: (Partition, number, Channelled). Nothing is changed on an
+        error."""
+        cdef uint32_t i, count = self.count + <uint32_t>len(given)
+        cdef Partition handle
+        cdef Channelled shared
+        cdef list handles = list(self.handles), shareds = list(self.shareds)
+        cdef object dtype = self.dtype
+        cdef size_t row_bytes = self.row_bytes
+        cdef _Entry *entries = <_Entry *>widened(self.entries, self.count, count, sizeof(_Entry))
+        cdef tl_partition **waited = NULL
+        cdef uint64_t *seen = NULL
+        try:
+            for i in range(self.count, count):
+                handle, number, shared = given[i - self.count]
+                handles.append(handle)
+                shareds.append(shared)
+                entries[i].native = handle.open_native()
+                entries[i].number = number
+                entries[i].stop = -1
+                if i == 0:
+                    dtype = shared.dtype
+                    row_bytes = shared.row_bytes
+                elif row_bytes and shared.dtype != dtype:
+                    row_bytes = 0
+            waited = <tl_partition **>take(count, sizeof(void *))
+            seen = <uint64_t *>take(count, sizeof(uint64_t))
+        except BaseException:
+            tl_os.free(entries)
+            tl_os.free(waited)
+            raise
+        tl_os.free(self.entries)
+        tl_os.free(self.waited)
+        tl_os.free(self.seen)
+        self.entries, self.waited, self.seen = entries, waited, seen
+        self.handles, self.shareds = handles, shareds
+        self.dtype = dtype
+        self.row_bytes = row_bytes
+        self.count = count
         return 0
 
     # --- one thread at a time ---
@@ -90,18 +146,27 @@ cdef class _Feed:
     cdef int enter(self) except -1:
         """Every call passes here, or looks at `busy` and `cancelled` itself."""
         cdef unsigned long me = PyThread_get_thread_ident()
-        if self.entries == NULL:
+        if self.turn_at == NULL:
             raise TypeError("this reader is not attached to a log")
-        if self.busy:
+        if self.busy and not (self.turning and self.busy == me):
             refuse_thread(self.busy, me)
         if self.cancelled:
             closed("the consumer")
-        self.store.open_native()
+        if not tl_store_is_open(self.store.open_native()):
+            # A forked child must not be handed what its parent had read.
+            if self.count:
+                self.handles[0].bounds()  # raises what has become of the store
+            closed("the store")
+        if self.busy:
+            self.depth += 1
         self.busy = me
         return 0
 
     cdef void leave(self) noexcept:
-        self.busy = 0
+        if self.depth:
+            self.depth -= 1
+        else:
+            self.busy = 0
 
     cdef uint32_t check_index(self, object index) except? 0xFFFFFFFF:
         cdef int64_t wanted = index
@@ -111,21 +176,25 @@ cdef class _Feed:
 
     # --- reading ---
 
+    cdef inline bint silent(self, uint32_t i) noexcept:
+        """Whether nothing is to be read from a partition."""
+        return not self.entries[i].assigned or self.entries[i].paused or self.entries[i].finished
+
     cdef _Chunk fill(self, size_t max_records, size_t max_bytes):
         """Messages of the partitions in turn: at least one batch if there is any, then up to the limits."""
         cdef _Chunk chunk = new_chunk()
-        cdef uint32_t k, i, first = self.turn
+        cdef uint32_t k, i, first = self.rotation
         chunk.reader = self.serial
         try:
             for k in range(self.count):
                 i = (first + k) % self.count
-                if self.entries[i].paused or self.entries[i].finished:
+                if self.silent(i):
                     continue
                 if self.read_entry(i, chunk, max_records - chunk.c.count, max_bytes - chunk.c.used) < 0:
-                    self.turn = i  # what is wrong there is said when the messages before it were handed over
+                    self.rotation = i  # what is wrong there is said when the messages before it were handed over
                     break
                 if chunk.c.count >= max_records or chunk.c.used >= max_bytes:
-                    self.turn = (i + 1) % self.count
+                    self.rotation = (i + 1) % self.count
                     break
         except BaseException:
             self.rewind(chunk)
@@ -142,7 +211,7 @@ cdef class _Feed:
         cdef tl_error err
         cdef int code = TL_EAGAIN
         entry.seen = tl_partition_tail(entry.native)
-        chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i)
+        chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i, entry.epoch)
         if max_bytes <= RELEASE_FROM_BYTES:
             code = tl_partition_read(entry.native, &entry.cursor, into, max_records, max_bytes,
                                      self.flags | TL_READ_TRY, &end, &err)
@@ -234,18 +303,47 @@ cdef class _Feed:
             raise
 
     cdef bint all_finished(self) noexcept:
-        """Whether no partition can bring anything more: each has reached its stop."""
+        """Whether nothing more can come: there are stops, and each partition that is assigned has reached its own."""
         cdef uint32_t i
+        if not self.stopping or self.pending:
+            return False
         for i in range(self.count):
-            if not self.entries[i].finished:
+            if self.entries[i].assigned and not self.entries[i].finished:
                 return False
         return True
+
+    # --- changes of the assignment ---
+
+    cdef bint turn_due(self):
+        """Whether to call _turned(), seen from between two reads."""
+        return (glue_load(self.turn_at) != self.turn_seen
+                or tl_store_generation(self.store.native) != self.generation
+                or (self.look_ns >= 0 and tl_os.monotonic_ns() >= self.look_ns))
+
+    cdef int turn_over(self) except -1:
+        """Calls _turned(). An error leaves everything due, so that the next call takes it up again."""
+        cdef const uint32_t *at = self.turn_at
+        cdef uint32_t seen = glue_load(at)  # before the look: what changes during it is due again
+        cdef uint64_t generation = tl_store_generation(self.store.open_native())
+        if self.cancelled:
+            closed("the consumer")
+        self.turning = True
+        try:
+            again = self._turned()
+        finally:
+            self.turning = False
+            self.depth = 0
+        if self.turn_at == at:
+            self.saw(seen)
+        self.generation = generation
+        self.look_ns = -1 if again is None else tl_os.monotonic_ns() + nanoseconds(again)
+        return 0
 
     # --- waiting ---
 
     cdef bint wait(self, int64_t until_ns) except -1:
-        """Sleeps until a partition has more than at the last look (True), or the clock passes `until_ns` (False; -1:
-        for ever). Signals are looked at ten times a second. Raises Closed when cancelled."""
+        """Sleeps until a partition has more than at the last look or _turned() is due (True), or the clock passes
+        `until_ns` (False; -1: for ever). Signals are looked at ten times a second. Raises Closed when cancelled."""
         cdef uint32_t i
         cdef size_t waiting = 0
         cdef int64_t now, part, busy = self.busy_ns
@@ -253,27 +351,35 @@ cdef class _Feed:
         cdef tl_error err
         cdef int code
         for i in range(self.count):
-            if not self.entries[i].paused and not self.entries[i].finished:
+            if not self.silent(i):
                 self.waited[waiting] = self.entries[i].native
                 self.seen[waiting] = self.entries[i].seen
                 waiting += 1
         while True:
             self.store.open_native()
-            part = SLICE_NS
+            part = self.slice_ns
+            now = tl_os.monotonic_ns()
             if until_ns >= 0:
-                now = tl_os.monotonic_ns()
                 if now >= until_ns:
                     return False
                 part = min(part, until_ns - now)
+            if self.look_ns >= 0:
+                part = max(min(part, self.look_ns - now), 0)
+            self.asking(now)
             with nogil:
-                code = tl_store_wait(native, self.waited, self.seen, waiting, part, min(busy, part), &self.cancelled,
-                                     &err)
+                code = tl_store_wait(native, self.waited, self.seen, waiting, part, min(busy, part), self.turn_at,
+                                     self.turn_seen, &self.cancelled, &err)
             PyErr_CheckSignals()
-            if code >= 0:
+            if code >= 0 or code == TL_ETURNED:
                 return True
             if code != TL_ETIMEOUT:
                 fail(code, &err)
+            if self.turn_due():
+                return True
             busy = max(busy - part, 0)
+
+    cdef void asking(self, int64_t now_ns) noexcept:
+        """Told while it waits, at least every slice_ns; _Delivery tells the group."""
 
     # --- where it stands ---
 
@@ -309,6 +415,15 @@ cdef class _Feed:
         self.end = chunk.count()
         self.run = 0
         self.run_end = chunk.run_end(0) if chunk.run_count else 0
+
+
+cdef void *widened(const void *old, size_t had, size_t count, size_t size_bytes) except NULL:
+    """A copy of `had` elements with room for `count`; what is behind them is zero. The old one stays the caller's."""
+    cdef void *fresh = take(count, size_bytes)
+    memset(fresh, 0, count * size_bytes)
+    if had:
+        memcpy(fresh, old, had * size_bytes)
+    return fresh
 
 
 cdef int refuse_thread(unsigned long inside, unsigned long me) except -1:

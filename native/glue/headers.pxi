@@ -105,13 +105,16 @@ cdef bytes _header_value(object name, object value):
     raise TypeError(f"the header {name!r} is {type(value).__qualname__}: a value is bytes or str; write str(value)")
 
 
-cdef bytes encode_headers(object headers, object message_id):
-    """The block of `headers` (a mapping, pairs or None) and of an `id=`, which travels as "message-id"; None: empty."""
+cdef bytes encode_headers(object headers, object message_id, str type_name):
+    """The block of `headers` (a mapping, pairs or None), of an `id=`, which travels as "message-id", and of the name of
+    the value's type, which replaces a "type" among the headers; None: empty."""
     cdef list parts = []
     cdef size_t total = 0
     cdef bytes name_bytes, value_bytes
     if headers is not None:
         for name, value in _pairs_of(headers):
+            if type_name is not None and name == "type":
+                continue  # of a message that is passed on
             name_bytes = _check_name(name).encode("utf-8", "surrogateescape")
             value_bytes = _header_value(name, value)
             parts.append(name_bytes)
@@ -124,6 +127,11 @@ cdef bytes encode_headers(object headers, object message_id):
         parts.append(b"message-id")
         parts.append(value_bytes)
         total += _header_bytes(b"message-id", value_bytes)
+    if type_name is not None:
+        value_bytes = type_name.encode("utf-8", "surrogateescape")
+        parts.append(b"type")
+        parts.append(value_bytes)
+        total += _header_bytes(b"type", value_bytes)
     cdef Py_ssize_t i, count = PyList_GET_SIZE(parts) // 2
     if count == 0:
         return None

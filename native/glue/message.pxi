@@ -93,14 +93,38 @@ cdef class Message:
 
     @property
     def reply_to(self):
-        """The header reply-to as str, or None."""
-        return self.header("reply-to")
+        """Where an answer is wanted: the header reply-to (or Spring's kafka_replyTopic) as str, or None: nowhere."""
+        given = self.header("reply-to")
+        return self.header("kafka_replyTopic") if given is None else given
 
     @property
     def kind(self):
         """The header message-kind, else what the channel carries: "command", "event" or "document"."""
         given = self.header("message-kind")
         return self.shared().carries if given is None else given
+
+    @property
+    def attempt(self):
+        """Which attempt at handling it this is, from 1 on (int): the header attempt, which retries write."""
+        given = self.header("attempt")
+        if given is None or len(given) > 9 or not given.isascii() or not given.isdigit():
+            return 1
+        return max(int(given), 1)
+
+    def reply(self, value=None, *, error=None, headers=None):
+        """Answers a question (`Channel.ask`): sends `value` to where it wants its answer, and returns the Receipt.
+
+        `value`: of the type that the channel was opened with as `reply=`, else bytes. `error`: an exception or a text
+        that says why there is no proper answer; the asker's `message.value` then raises ReplyError. `headers`: further
+        ones. Raises ValueError if the message asks for no answer, ChannelNotFound if the asker's reply channel is gone
+        (nobody waits any more: go on with the next message), NotSupported for messages of a log's inner readers, and
+        otherwise like `send`.
+        """
+        answer = self.shared().answer
+        if answer is None:
+            raise NotSupported(f"messages of {self.channel!r} that were received this way cannot be answered: receive "
+                               f"them from a channel of an open log")
+        return answer(self, value, error, headers)
 
     cdef Channelled shared(self):
         return <Channelled>self.chunk.shareds[self.run]
@@ -134,8 +158,44 @@ cdef class _Decoded(Message):
     def value(self):
         """The value as the channel's type; None for a null value, which only Kafka clients write."""
         if self.decoded is None:
-            self.decoded = self.shared().value_of(self.chunk.raw_of(self.index))
+            self.decoded = decoded_value(self, self.shared())
         return self.decoded
+
+
+@cython.final
+cdef class _Answer(Message):
+    """A message seen through another channel's types than the one it came through: an answer, typed by the question's
+    channel. Collectable, as its values may refer to it."""
+
+    cdef Channelled seen_as
+    cdef object decoded  # None: not yet
+
+    @property
+    def value(self):
+        """The value as the channel's type; None for a null value, which only Kafka clients write."""
+        if self.decoded is None:
+            self.decoded = decoded_value(self, self.seen_as)
+        return self.decoded
+
+    cdef Channelled shared(self):
+        return self.seen_as
+
+
+cdef object decoded_value(Message message, Channelled shared):
+    cdef bytes data = message.chunk.raw_of(message.index)
+    if data is None or shared.decode_message is None:
+        return shared.value_of(data)
+    return shared.decode_message(message, data)
+
+
+def message_as(Message message, Channelled shared, /):
+    """The same message, with the types of `shared`."""
+    cdef _Answer answer = _Answer.__new__(_Answer)
+    answer.chunk = message.chunk
+    answer.index = message.index
+    answer.run = message.run
+    answer.seen_as = shared
+    return answer
 
 
 cdef inline Message new_message(_Chunk chunk, size_t index, size_t run):

@@ -12,6 +12,13 @@ cdef enum:
     ROUND_MESSAGES = 8192
     ROUND_BYTES = 16 << 20       # of rows; between rounds signals are looked at
     SCRATCH_MESSAGES = 16384     # scratch of this many is kept
+    PATIENCE_NS = 1_000_000      # so long a sender that never waits tries to get a lock
+    NAP_NS = 20_000
+
+
+class WouldBlock(Exception):
+    """A sender that never waits would have had to. Its argument is the partition it had chosen: the same call with
+    `partition=`, on a thread that may wait, does it."""
 
 
 cdef class _Outlet:
@@ -30,6 +37,9 @@ cdef class _Outlet:
     cdef size_t scratch_room
     cdef bint scratch_busy
     cdef tl_clock clock          # guarded by the GIL
+    cdef int64_t skip            # messages until the next one that is sampled
+    cdef _Sampler sampler
+    cdef bint never_waits        # WouldBlock instead of waiting, for callers that must not
 
     def __dealloc__(self):
         tl_os.free(self.natives)
@@ -87,8 +97,14 @@ cdef class _Outlet:
         cdef unsigned flags = TL_APPEND_THROUGH_FILE if self.synced else 0
         cdef tl_error err
         cdef int code = TL_EAGAIN
+        cdef int64_t patience = -1
         if small and not self.synced:
             code = tl_partition_append(native, what, TL_APPEND_TRY, result, &err)
+            while code == TL_EAGAIN and self.never_waits:
+                self.be_patient(number, &patience)
+                code = tl_partition_append(native, what, TL_APPEND_TRY, result, &err)
+        elif self.never_waits:
+            raise WouldBlock(number)
         if code == TL_EAGAIN:
             result.base_offset = result.next_offset = 0
             with nogil:
@@ -101,6 +117,22 @@ cdef class _Outlet:
                     error.add_note(f"{result.next_offset - result.base_offset} of the messages for partition {number} "
                                    f"are in the log, from offset {result.base_offset} on")
                 raise
+        return 0
+
+    cdef int be_patient(self, uint32_t number, int64_t *until) except -1:
+        """After a try that failed: returns when the lock may be free. Raises WouldBlock once PATIENCE_NS have passed, or
+        when it is no lock that is in the way. *until: -1 at first."""
+        cdef tl_partition *native = self.natives[number]
+        cdef uint32_t nobody = 0
+        if until[0] < 0:
+            until[0] = tl_os.monotonic_ns() + PATIENCE_NS
+        elif not tl_partition_is_locked(native):
+            raise WouldBlock(number)
+        with nogil:
+            while tl_partition_is_locked(native) and tl_os.monotonic_ns() < until[0]:
+                tl_os.futex_wait(&nobody, 0, NAP_NS)  # a nap: whoever holds the lock may need this processor
+        if tl_os.monotonic_ns() >= until[0]:
+            raise WouldBlock(number)
         return 0
 
     cdef int append_packed(self, uint32_t number, const tl_message *messages, size_t count, _Place *place,
@@ -192,6 +224,7 @@ cdef class _Outlet:
             if self.compress is not None:
                 part.offsets = <int64_t *>take(count, sizeof(int64_t))
             self.append_messages(only, messages, count, size_bytes, small, &part.place, part.offsets)
+            self.sample(messages, count, only, NULL)
             return part
         try:
             starts = <size_t *>take(<size_t>self.partitions + 1, sizeof(size_t))
@@ -215,6 +248,7 @@ cdef class _Outlet:
                 for i in range(count):
                     part.offsets[i] = offsets[starts[ids[i]]]
                     starts[ids[i]] += 1
+            self.sample(messages, count, only, ids)
         finally:
             tl_os.free(starts)
             tl_os.free(ordered)
@@ -240,6 +274,7 @@ cdef class _Outlet:
             part.place.base_offset = result.base_offset
             part.place.tail = result.tail
             part.place.count = count
+            self.sample_rows(rows, first, count, only, NULL)
             return part
         try:
             starts = <size_t *>take(<size_t>self.partitions + 1, sizeof(size_t))
@@ -259,11 +294,32 @@ cdef class _Outlet:
                     part.places[number].tail = result.tail
                     part.places[number].count = what.count
                 begin = starts[number]
+            self.sample_rows(rows, first, count, only, ids)
         finally:
             rows.pick = NULL
             tl_os.free(starts)
             tl_os.free(pick)
         return part
+
+    # --- samples of what was appended ---
+
+    cdef inline int sample(self, const tl_message *messages, size_t count, uint32_t only,
+                           const uint32_t *ids) except -1:
+        cdef int64_t at = self.skip
+        self.skip -= <int64_t>count
+        if self.skip < 0:
+            self.skip = SKEW_RETRY_MESSAGES  # what another thread counts down while this one samples
+            self.skip = self.sampler.messages(messages, <int64_t>count, at, only, ids)
+        return 0
+
+    cdef inline int sample_rows(self, const tl_rows *rows, size_t first, size_t count, uint32_t only,
+                                const uint32_t *ids) except -1:
+        cdef int64_t at = self.skip
+        self.skip -= <int64_t>count
+        if self.skip < 0:
+            self.skip = SKEW_RETRY_MESSAGES
+            self.skip = self.sampler.rows(rows, <int64_t>first, <int64_t>count, at, only, ids)
+        return 0
 
     cdef Receipt receipt_of(self, list parts):
         """The receipt of the rounds, after syncing them if this sender is synced."""

@@ -118,7 +118,7 @@ cdef class Partition:
         wanted = int64_input(offsets, "offsets")
         cdef size_t count = len(wanted), failed = 0
         cdef _Chunk chunk = new_chunk()
-        chunk.begin_run(shared, self, number, 0)
+        chunk.begin_run(shared, self, number, 0, 0)
         if count == 0:
             return new_batch(chunk, 0, 0)
         cdef _View asked = view_of(wanted)
@@ -152,6 +152,35 @@ cdef class Partition:
         if code < 0:
             fail(code, &err)
         return info
+
+    def sampled(self):
+        """What senders have sampled of the keys of the whole channel, asked of its partition 0; None: nothing since the
+        machine started. (samples, those of messages without a key, ms since 1970 when counting began,
+        [(first 32 bytes of the key, its length, partition, samples at most, how many of them may be another key's)]).
+        """
+        cdef tl_partition *native = self.open_native()
+        cdef tl_skew_view *view = <tl_skew_view *>take(1, sizeof(tl_skew_view))
+        cdef tl_error err
+        cdef int code
+        cdef uint32_t i
+        cdef tl_skew_key *key
+        cdef list keys = []
+        try:
+            with nogil:
+                code = tl_skew_look(native, view, &err)
+            if code == TL_ENOTFOUND:
+                return None
+            if code < 0:
+                fail(code, &err)
+            for i in range(view.keys):
+                key = &view.key[i]
+                keys.append((
+                    PyBytes_FromStringAndSize(<char *>key.key, min(key.key_bytes, <uint32_t>TL_SKEW_KEY_BYTES)),
+                    key.key_bytes, key.partition, key.count, key.error,
+                ))
+            return view.samples, view.keyless, view.since_ms, keys
+        finally:
+            tl_os.free(view)
 
     def check(self, finding, progress=None, /):
         """Walks every byte of the partition, changing nothing; returns the number of findings.

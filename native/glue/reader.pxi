@@ -42,6 +42,69 @@ cdef class Reader(_Delivery):
         finally:
             self.leave()
 
+    def _join(self, Membership membership, max_processing=None, /):
+        """Takes part in a group: from now on its turn is compared at every hand-over, and _turned() is called at once
+        before the next one. Leases are taken with _take(). `max_processing`: what the group was told, in seconds; the
+        group then learns when calls end. A second call takes the place of the first."""
+        cdef int64_t limit_ns = nanoseconds(max_processing)
+        self.enter()
+        try:
+            if self.mode == NO_GROUP:
+                raise ValueError("this reader belongs to no group: there is nothing to join")
+            self.membership = membership
+            self.limited = limit_ns >= 0
+            # While it waits it must tell more often than it may be silent.
+            self.slice_ns = SLICE_NS if limit_ns < 0 else max(min(SLICE_NS, limit_ns // 4), 1_000_000)
+            self.look_at(tl_member_turn(self.store.native, &membership.member), self.limited)
+            self.look_ns = 0
+            # From now on: who takes partitions and never asks would keep them from the others for ever.
+            self.asking(tl_os.monotonic_ns())
+        finally:
+            self.leave()
+
+    def _turned(self):
+        """Called between two messages when the group or the catalogue has changed; Consumer does what is to do. Seconds
+        after which it is to be called again at the latest, None: only at changes."""
+        return None
+
+    def _take(self, index, /):
+        """Takes the lease of a partition that is assigned to this member; False: somebody still holds it."""
+        cdef uint32_t i = self.check_index(index)
+        self.enter()
+        try:
+            return self.take_lease(i)
+        finally:
+            self.leave()
+
+    def _give(self, indexes, /):
+        """Gives the leases of these partitions back. What was read of them and not handed over is forgotten, and what
+        is owed stays uncommitted."""
+        self.enter()
+        try:
+            self.drop_buffer()
+            for index in indexes:
+                self.give_lease(self.check_index(index))
+            self.tell_group()
+        finally:
+            self.leave()
+
+    def _holds(self, index, /):
+        """Whether the lease of a partition is held."""
+        return bool(self.entries[self.check_index(index)].leased)
+
+    def _extend(self, partitions, channel_ids, /):
+        """More partitions, behind those that are there."""
+        self.enter()
+        try:
+            self.add_entries(list(partitions))
+            self.add_channel_ids(list(channel_ids))
+        finally:
+            self.leave()
+
+    def _incomplete(self, pending, /):
+        """Whether more partitions may come: then iteration does not end, whatever has reached its stop."""
+        self.pending = bool(pending)
+
     def _seek(self, index, offset, /):
         """The next message of a partition is the one at `offset`, or the first behind it."""
         cdef uint32_t i = self.check_index(index)
@@ -69,6 +132,7 @@ cdef class Reader(_Delivery):
         self.enter()
         try:
             self.drop_buffer()
+            self.stopping = ends is not None
             for i in range(self.count):
                 end = -1 if ends is None else ends[i]
                 self.entries[i].stop = end
@@ -133,6 +197,7 @@ cdef class Reader(_Delivery):
         if self.mode == AT_LEAST_ONCE:
             self.enter()
             try:
+                self.check_expelled(False)
                 self.settle()
             finally:
                 self.leave()
@@ -149,7 +214,7 @@ cdef class Reader(_Delivery):
 
     cdef inline Message next_message(self):
         if (self.busy or self.cancelled or self.at >= self.end or self.store.is_closed
-                or not tl_store_is_open(self.store.native)):
+                or not tl_store_is_open(self.store.native) or glue_load(self.quick_at) != self.turn_seen):
             if not self.more(-1, 0):
                 raise StopIteration
         elif self.owing_count and self.mode == AT_LEAST_ONCE:
@@ -215,16 +280,17 @@ cdef class Reader(_Delivery):
         try:
             if self.mode == NO_GROUP:
                 self.refuse_commit(0)
+            self.check_expelled(True)
             if upto is None:
                 self.settle()
             elif isinstance(upto, Message):
                 message = upto
                 chunk = message.chunk
-                self.commit_to(self.entry_of(chunk, message.run), chunk.offset_of(message.index) + 1)
+                self.commit_run(chunk, message.run, chunk.offset_of(message.index) + 1)
             elif isinstance(upto, Batch):
                 batch = upto
                 for _, run_number, offset in batch_ends(batch):
-                    self.commit_to(self.entry_of(batch.chunk, run_number), offset)
+                    self.commit_run(batch.chunk, run_number, offset)
             else:
                 raise TypeError(f"commit() takes a Message, a Batch or nothing, not {type(upto).__qualname__}")
             if level == "synced":
@@ -236,7 +302,7 @@ cdef class Reader(_Delivery):
         """A batch without messages, whose `values` still has the right type."""
         cdef _Chunk chunk = new_chunk()
         if self.count:
-            chunk.begin_run(self.shareds[0], self.handles[0], self.entries[0].number, 0)
+            chunk.begin_run(self.shareds[0], self.handles[0], self.entries[0].number, 0, 0)
         return new_batch(chunk, 0, 0)
 
     cdef bint more(self, int64_t until_ns, size_t many) except -1:
@@ -245,9 +311,20 @@ cdef class Reader(_Delivery):
         cdef _Chunk chunk
         self.enter()
         try:
+            if self.turning:
+                raise RuntimeError("on_assign and on_revoke are called while a message is asked for: they may commit, "
+                                   "seek, pause and resume, and not receive")
+            if glue_load(self.turn_at) != self.turn_seen:
+                self.check_expelled(False)
             if self.mode == AT_LEAST_ONCE:
                 self.settle()
+            if glue_load(self.turn_at) != self.turn_seen:
+                self.turn_over()
             while self.at >= self.end:
+                if self.turn_due():
+                    self.turn_over()
+                    if self.at < self.end:
+                        break
                 self.chunk = None
                 if many == 0:
                     chunk = self.fill(NEXT_BYTES, NEXT_BYTES)
@@ -261,6 +338,8 @@ cdef class Reader(_Delivery):
                     return False
             return True
         finally:
+            if self.limited:
+                self.asking(tl_os.monotonic_ns())  # what follows is the handling of what is handed over now
             self.leave()
 
     cdef Message hand_over(self):

@@ -18,6 +18,7 @@ cdef class Sender(_Outlet):
     """The sending half of a channel, for one ack level and compression; thread-safe. Channel derives from it."""
 
     cdef bint plain              # values are bytes, nothing is compressed or synced: the path of `send`
+    cdef bint typed              # every message has the header "type"
     cdef int64_t max_message_bytes
 
     def _attach(
@@ -30,9 +31,11 @@ cdef class Sender(_Outlet):
         partitioner,
         compress,
         codec_id,
+        watch=None,
     ):
         """Makes it send to `partitions` (by number) of a channel. `compress`: records -> bytes of the codec `codec_id`,
-        or None. `partitioner`: (key, value, partitions) -> partition, or None for Kafka's rule."""
+        or None. `partitioner`: (key, value, partitions) -> partition, or None for Kafka's rule. `watch`: told of keys
+        that are too hot, or None."""
         if self.partitions:
             raise RuntimeError("this sender is attached already")
         cdef list handles = list(partitions)
@@ -52,13 +55,21 @@ cdef class Sender(_Outlet):
         self.spec = tl_batch_plain
         self.spec.attributes = 0 if compress is None else codec_id
         self.plain = shared.encode is None and compress is None and not synced
+        self.typed = shared.type_of is not None
         self.max_message_bytes = shared.max_message_bytes
         self.random = 0
         tl_os.random(&self.random, sizeof(self.random))
         self.random |= 1
         self.sticky = <uint32_t>((self.random >> 33) % count)
         self.sticky_left = STICKY_BYTES
+        self.sampler = new_sampler(<Partition>handles[0], shared.name, count, watch)
+        self.skip = self.sampler.gap() // 2
         self.partitions = count
+
+    def _never_wait(self):
+        """From now on `send` raises WouldBlock, and has sent nothing, where it would have to wait: for a lock that is held
+        for longer than a millisecond, for the system, or for the disk."""
+        self.never_waits = True
 
     def send(self, value, *, key=None, headers=None, id=None, partition=None, timestamp=None):
         """Appends one message and returns its Receipt.
@@ -76,6 +87,7 @@ cdef class Sender(_Outlet):
         cdef Py_ssize_t key_bytes = -1, value_bytes
         cdef const char *text
         cdef object data = value
+        cdef int64_t patience = -1
         if self.partitions == 0 or self.store.is_closed:
             self.check_open()
         if type(value) is not bytes or not self.plain:
@@ -98,8 +110,8 @@ cdef class Sender(_Outlet):
             self.too_large(value_bytes, key_bytes, "")
         message.headers = NULL
         message.headers_bytes = 0
-        if headers is not None or id is not None:
-            headers = encode_headers(headers, id)
+        if headers is not None or id is not None or self.typed:
+            headers = self.shared.header_block(headers, id, value)
             if headers is not None:
                 message.headers = <const uint8_t *>PyBytes_AS_STRING(headers)
                 message.headers_bytes = <uint32_t>PyBytes_GET_SIZE(headers)
@@ -124,11 +136,15 @@ cdef class Sender(_Outlet):
             value_bytes += message.headers_bytes
             return self.receipt_of([self.send_messages(&message, 1, <size_t>value_bytes, number, NULL)])
         code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
+        while code == TL_EAGAIN and self.never_waits:
+            self.be_patient(number, &patience)
+            code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
         if code == TL_EAGAIN:
             with nogil:
                 code = tl_partition_append_one(self.natives[number], &message, 0, &result, &err)
         if code < 0:
             fail(code, &err)
+        self.sample(&message, 1, number, NULL)
         cdef Receipt receipt = Receipt.__new__(Receipt)
         receipt.handle = <Partition>PyList_GET_ITEM(self.handles, number)
         receipt.at = result.base_offset

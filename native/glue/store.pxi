@@ -377,6 +377,57 @@ cdef class Store:
                 view.partition, view.word.offset if view.word.offset >= 0 else -1, view.time_ms, pid,
             ))
 
+    def offset_slot(self, str group, channel_id, partition, create, /):
+        """The number of a group's slot for a partition (int), by which plans name it; -1: there is none. With `create`
+        there is one afterwards. Raises ValueError, Full, NoSpace."""
+        cdef uint32_t slot
+        return slot if find_offset_slot(self, group, channel_id, partition, bool(create), &slot) else -1
+
+    def group_members(self, str group, /):
+        """(version, version of the installed plan, members as from Membership.members()) of a group, whoever asks;
+        (0, 0, []) of one that has had no members in this boot."""
+        cdef tl_store *native = self.open_native()
+        cdef bytes name = group.encode("utf-8", "surrogateescape")
+        cdef const char *at = name
+        cdef size_t size_bytes = len(name)
+        cdef uint32_t number = 0
+        cdef tl_error err
+        cdef int code
+        with nogil:
+            code = tl_offsets_group(tl_store_offsets(native), at, size_bytes, False, &number, &err)
+        if code == TL_ENOTFOUND:
+            return 0, 0, []
+        if code < 0:
+            fail(code, &err)
+        return view_group(native, number)
+
+    def group_targets(self, str group, /):
+        """(channel id, partition, index of the member it is assigned to) of every partition that a group has read and
+        that the plan installed last gives to somebody, whoever asks."""
+        cdef tl_store *native = self.open_native()
+        cdef tl_offsets *table = tl_store_offsets(native)
+        cdef bytes name = group.encode("utf-8", "surrogateescape")
+        cdef const char *at = name
+        cdef size_t size_bytes = len(name)
+        cdef uint32_t number = 0, cursor = 0
+        cdef tl_offset_view view
+        cdef tl_offset_hints hints
+        cdef tl_error err
+        cdef int code
+        cdef list found = []
+        with nogil:
+            code = tl_offsets_group(table, at, size_bytes, False, &number, &err)
+        if code == TL_ENOTFOUND:
+            return found
+        while code >= 0:
+            code = tl_offsets_next(table, &cursor, &view, &err)
+            if code == 0:
+                return found
+            if (code > 0 and view.group == number and tl_offsets_hints(table, view.slot, &hints) == TL_OK
+                    and hints.assigned != TL_OFFSETS_NOBODY):
+                found.append((PyBytes_FromStringAndSize(<char *>view.channel_id, 16), view.partition, hints.assigned))
+        fail(code, &err)
+
     def set_offset(self, str group, channel_id, partition, offset, /, *, force=False):
         """Stores a committed offset without a lease (-1 removes it). Raises Locked while a consumer holds the lease,
         unless `force`: then that consumer's next commit wins."""

@@ -65,6 +65,10 @@ int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
     return status;
 }
 
+bool tl_partition_is_locked(const tl_partition *partition) {
+    return (__atomic_load_n(&partition->hot->lock, __ATOMIC_RELAXED) & ~TL_LOCK_WAITERS) != 0;
+}
+
 void tl_partition_unlock(tl_partition *partition) {
     tl_lock_release(&partition->hot->lock, partition->store->me);
 }

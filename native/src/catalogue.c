@@ -448,6 +448,19 @@ int tl_store_offset_slot(tl_store *store, const char *group, size_t group_bytes,
     return status;
 }
 
+int tl_store_group(tl_store *store, const char *group, size_t group_bytes, uint32_t *number, tl_error *err) {
+    if (!tl_store_usable(store))
+        return tl_store_refuse(store, err);
+    int status = tl_offsets_group(store->offsets, group, group_bytes, false, number, err);
+    if (status != TL_ENOTFOUND)
+        return status;
+    if ((status = take_inner(store, err)) < 0)
+        return status;
+    status = tl_offsets_group(store->offsets, group, group_bytes, true, number, err);
+    release_inner(store);
+    return status;
+}
+
 int tl_store_sync_offsets(tl_store *store, tl_error *err) {
     if (!tl_store_usable(store))
         return tl_store_refuse(store, err);

@@ -2,7 +2,8 @@
  *
  * Imports handles.h, reading.h. Callable from any thread. Offsets may have gaps of 2^30 where a power cut was filled up,
  * so their difference is no answer. A record takes seven bytes: a segment with more offsets than a seventh of its bytes
- * has a gap (or is compressed well), and only such a one is walked, header by header. */
+ * has a gap (or is compressed well), and only such a one is walked, header by header. All of its offsets are looked at
+ * for that, not those from `from` on: it may stand in the gap, close to its end. */
 #include "handles.h"
 
 #include "reading.h"
@@ -46,7 +47,7 @@ int tl_partition_count(tl_partition *partition, int64_t from, int64_t *messages,
         int64_t end = reading.end_offset >= 0 ? reading.end_offset : reading.bounds.log_end;
         if (end <= begin)
             continue;
-        if (end - begin <= (int64_t)(reading.limit / TL_RECORD_MIN_BYTES))
+        if (end - reading.segment->base_offset <= (int64_t)(reading.limit / TL_RECORD_MIN_BYTES))
             *messages += end - begin;
         else
             status = count_walking(&reading, begin, messages, err);

@@ -14,6 +14,7 @@ static int recover_same_boot(tl_store *store, tl_recovery *recovery, tl_error *e
     tl_shared_header *header = store->header;
     recovery->same_boot = true;
     header->catalogue_lock = header->checkpoint_lock = header->checkpoint_sync_lock = 0;
+    tl_groups_forget_members(store);
     int status = tl_checkpoint_open(&store->checkpoint, store->dir, &header->checkpoint, err);
     if (status == TL_OK && tl_checkpoint_needs_recovery(&store->checkpoint))
         status = tl_checkpoint_recover(&store->checkpoint, err); /* all are gone: what its files hold is written anew */

@@ -106,6 +106,9 @@ struct tl_store {
     pthread_t housekeeper;
     bool has_housekeeper, is_housekeeper;
     uint32_t housekeeper_word;              /* futex: wakes the thread */
+    struct tl_deaths *deaths;               /* atomic; guarded by `mutex`: the thread that watches processes, or NULL */
+    uint32_t deaths_seen;                   /* atomic; `arrivals` when that thread looked around last */
+    bool deaths_stopped;                    /* guarded by `mutex`: closing, no such thread is started any more */
     pthread_t prefaulter;
     bool has_prefaulter;                    /* guarded by `mutex` */
     uint32_t prefault_word, prefault_stop;  /* atomic; the first is a futex */
@@ -265,5 +268,14 @@ void tl_prefault_stop(tl_store *store);
 int tl_housekeeper_start(tl_store *store, tl_error *err);
 void tl_housekeeper_stop(tl_store *store);
 void tl_store_wake_everybody(tl_store *store);
+
+/* --- groups.c, sweep.c, deaths.c: what opening, waiting and closing have to do with members of groups --- */
+typedef struct tl_deaths tl_deaths;
+void tl_groups_forget_members(tl_store *store);                             /* alone, after the death of all */
+void tl_groups_leave_all(tl_store *store);                                  /* members of this process */
+int tl_deaths_start(tl_store *store, tl_error *err);                        /* unless it runs; nothing with no_housekeeper */
+void tl_deaths_nudge(tl_store *store);
+void tl_deaths_stop(tl_store *store);
+void tl_deaths_forked(tl_store *store);
 
 #endif

@@ -193,6 +193,40 @@ int tl_offsets_advance(tl_offsets *t, uint32_t slot, int64_t offset, int64_t now
     return TL_OK;
 }
 
+/* --- hints of consumer groups --- */
+
+int tl_offsets_hints(const tl_offsets *t, uint32_t slot, tl_offset_hints *out) {
+    offset_slot *s;
+    int rc = find_live(t, slot, &s);
+    if (rc < 0)
+        return rc;
+    uint64_t low, high;
+    /* The holder before the word: one that was stored for a later claim is never paired with an earlier word. */
+    out->holder = __atomic_load_n(&s->holder, __ATOMIC_ACQUIRE);
+    word_read(s, &low, &high);
+    out->word = (tl_offset_word){.offset = (int64_t)low, .epoch = (uint32_t)high, .owner = (uint32_t)(high >> 32)};
+    out->group = s->group;
+    uint32_t assigned = __atomic_load_n(&s->assigned, __ATOMIC_ACQUIRE);
+    out->assigned = assignment_ok(assigned) && assigned != 0 ? (assigned & 0xffffu) - 1 : TL_OFFSETS_NOBODY;
+    return TL_OK;
+}
+
+int tl_offsets_set_holder(tl_offsets *t, uint32_t slot, uint32_t holder) {
+    offset_slot *s;
+    int rc = find_writable(t, slot, &s);
+    if (rc == TL_OK)
+        __atomic_store_n(&s->holder, holder, __ATOMIC_RELEASE);
+    return rc;
+}
+
+int tl_offsets_assign(tl_offsets *t, uint32_t slot, uint32_t member) {
+    offset_slot *s;
+    int rc = member != TL_OFFSETS_NOBODY && member >= 0xffffu ? TL_EINVAL : find_writable(t, slot, &s);
+    if (rc == TL_OK)
+        __atomic_store_n(&s->assigned, assignment(member == TL_OFFSETS_NOBODY ? 0 : member + 1), __ATOMIC_RELEASE);
+    return rc;
+}
+
 /* --- iteration and what the checkpoint has --- */
 
 void offset_view(const tl_offsets *t, uint32_t slot, const offset_slot *fixed, tl_offset_view *view) {

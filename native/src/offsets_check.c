@@ -1,7 +1,8 @@
 /* Which places of the offset table are wrong?
  *
  * Imports offsets_file.h, os.h. Any thread; reads beside live writers and changes nothing. A word of an offset slot has
- * no redundancy (all 16 bytes are the compare-and-swap), so its bits and the times are data, whatever they say. */
+ * no redundancy (all 16 bytes are the compare-and-swap), so its bits, the holder and the times are data, whatever they
+ * say. */
 #include "offsets_file.h"
 
 #include <stdio.h>
@@ -28,8 +29,8 @@ static int check_offset(const tl_offsets *t, uint32_t slot, uint32_t count, uint
         return rc;
     *state = fixed.state;
     const offset_slot *s = offsets_at(t, slot);
-    if (s->zero != 0 || s->zero_too != 0)
-        return offsets_damaged(err, slot, "reserved bytes of an offset slot are not zero");
+    if (!assignment_ok(__atomic_load_n(&s->assigned, __ATOMIC_RELAXED)))
+        return offsets_damaged(err, slot, "the assignment of an offset slot is damaged");
     if (check_group(t, fixed.group, count, &group_state, NULL) < 0)
         return offsets_damaged(err, slot, "an offset slot belongs to a group that is damaged or none");
     rc = metadata_load(t, slot, NULL, &bytes, err);

@@ -57,10 +57,12 @@ typedef struct offset_slot {
     uint32_t crc;               /* index and the 28 bytes before it */
     _Alignas(16) uint64_t word[2]; /* offset; epoch | owner << 32: changed only by a 16-byte compare-and-swap */
     int64_t time_ms;
-    uint32_t state, zero;
+    uint32_t state;
+    uint32_t holder;            /* which member took the lease of which epoch; stored after the claim */
     uint64_t metadata;          /* guarded(sequence): copies[sequence & 1] is the valid one; 0: none */
     int64_t saved_offset, saved_time_ms;
-    uint32_t saved_metadata, zero_too;
+    uint32_t saved_metadata;
+    uint32_t assigned;          /* member row + 1, its complement above; 0: nobody ever */
     metadata_copy copies[2];
 } offset_slot;
 
@@ -105,6 +107,9 @@ struct tl_offsets {
 
 TL_INLINE uint64_t guarded(uint32_t v) { return v | (uint64_t)~v << 32; }
 TL_INLINE bool guard_ok(uint64_t w) { return (uint32_t)w == (uint32_t)~(w >> 32); }
+
+TL_INLINE uint32_t assignment(uint32_t number) { return (number & 0xffffu) | (~number & 0xffffu) << 16; }
+TL_INLINE bool assignment_ok(uint32_t w) { return w == 0 || (w & 0xffffu) == (~(w >> 16) & 0xffffu); }
 
 TL_INLINE file_header *offsets_header(const tl_offsets *t) { return (file_header *)(void *)t->map; }
 TL_INLINE void *offsets_at(const tl_offsets *t, uint32_t slot) {

@@ -187,6 +187,7 @@ static int begin_create(tl_offsets *t, uint32_t slots, uint32_t *first, tl_error
 
 static void end_create(tl_offsets *t, uint64_t hash, uint32_t first, uint32_t slots) {
     offsets_publish(t, first + slots);
+    __atomic_store_n(&t->seen, first + slots, __ATOMIC_RELEASE); /* before the cell: whoever finds it asks `seen` */
     insert(t->index, hash, first);
     t->indexed = first + slots;
     TL_POINT("offsets.slot.indexed");

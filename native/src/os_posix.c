@@ -13,8 +13,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -29,6 +31,9 @@
 #endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
 #endif
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000u
@@ -278,6 +283,46 @@ static int os_futex_wake(const uint32_t *word, int count) {
     return or_errno((int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0));
 }
 
+/* --- who ends, what happens --- */
+
+static int os_event(void) { return or_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+
+/* A counter that is full is ready, which is all that was asked for. */
+static int os_event_set(int fd) {
+    const uint64_t one = 1;
+    ssize_t result;
+    RETRY(result, write(fd, &one, sizeof one));
+    return result < 0 && errno != EAGAIN ? -errno : 0;
+}
+
+static int os_event_clear(int fd) {
+    uint64_t count;
+    ssize_t result;
+    RETRY(result, read(fd, &count, sizeof count));
+    return result < 0 && errno != EAGAIN ? -errno : 0;
+}
+
+/* The kernel sets O_CLOEXEC by itself. Kernels before 5.3 do not know the call. */
+static int os_process_watch(uint32_t pid) { return or_errno((int)syscall(SYS_pidfd_open, (pid_t)pid, 0)); }
+
+/* A signal ends the wait early and nothing is ready: the caller looks at its clock anyway. */
+static int os_poll(const int *fds, bool *ready, size_t count, int64_t timeout_ns) {
+    struct pollfd asked[TL_POLL_MOST];
+    struct timespec timeout = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
+    if (count > TL_POLL_MOST)
+        return -EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        asked[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+        ready[i] = false;
+    }
+    int result = ppoll(asked, (nfds_t)count, timeout_ns < 0 ? NULL : &timeout, NULL);
+    if (result < 0)
+        return errno == EINTR ? 0 : -errno;
+    for (size_t i = 0; i < count; i++)
+        ready[i] = asked[i].fd >= 0 && asked[i].revents != 0;
+    return result;
+}
+
 /* --- which machine, which mount, what time --- */
 
 static int boot_id(uint64_t out[2]) {
@@ -415,6 +460,11 @@ const tl_io tl_io_posix = {
     .locked = os_locked,
     .futex_wait = os_futex_wait,
     .futex_wake = os_futex_wake,
+    .event = os_event,
+    .event_set = os_event_set,
+    .event_clear = os_event_clear,
+    .process_watch = os_process_watch,
+    .poll = os_poll,
     .identity = os_identity,
     .filesystem = os_filesystem,
     .now_ms = os_now_ms,

@@ -25,8 +25,10 @@ static void after_fork_parent(void) { pthread_mutex_unlock(&registry_mutex); }
 
 static void after_fork_child(void) {
     __atomic_fetch_add(&tl_fork_generation, 1, __ATOMIC_SEQ_CST);
-    for (tl_store *store = registry; store != NULL; store = store->next)
+    for (tl_store *store = registry; store != NULL; store = store->next) {
         tl_os->close(store->lock_fd); /* the lock stays: the parent's descriptor is of the same description */
+        tl_deaths_forked(store);
+    }
     registry = NULL;
     static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     registry_mutex = fresh;
@@ -231,8 +233,9 @@ int tl_store_ready(tl_store *store, tl_error *err) {
 static void wait_for_own_locks(tl_store *store) {
     if (store->private_words)
         return; /* locks are never taken there */
-    uint32_t *words[3] = {&store->header->catalogue_lock, &store->header->checkpoint_lock, &store->header->checkpoint_sync_lock};
-    for (int i = 0; i < 3; i++)
+    uint32_t *words[4] = {&store->header->catalogue_lock, &store->header->checkpoint_lock, &store->header->checkpoint_sync_lock,
+                          &store->header->groups_lock};
+    for (int i = 0; i < 4; i++)
         while ((__atomic_load_n(words[i], __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS) == store->me)
             sched_yield();
     for (uint32_t slot = 0; slot < store->table_size; slot++) {
@@ -370,6 +373,8 @@ int tl_store_close(tl_store *store, tl_error *err) {
         return TL_OK;
     }
     store->opens = 1; /* alive for the other processes until the descriptor goes */
+    tl_deaths_stop(store);
+    tl_groups_leave_all(store);
     tl_housekeeper_stop(store);
     tl_prefault_stop(store);
     bool alone = !store->options.look && (store->gate_exclusive || tl_gate_upgrade(store) == TL_OK);

@@ -60,11 +60,22 @@ static int refuse(tl_store *store, tl_error *err) {
     return tl_fail(err, TL_ECLOSED, "the call was cancelled by a close", "", -1);
 }
 
+/* Before the tails: what a member may read has changed, so what it would read next is to be asked anew. */
+static bool turned(tl_store *store, const uint32_t *turn, uint32_t turn_seen) {
+    if (turn == NULL)
+        return false;
+    tl_deaths_nudge(store); /* members that wait are the first to learn of a newcomer */
+    return __atomic_load_n(turn, __ATOMIC_SEQ_CST) != turn_seen;
+}
+
 int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64_t *seen, size_t count,
-                  int64_t timeout_ns, int64_t busy_ns, const uint32_t *cancel, tl_error *err) {
+                  int64_t timeout_ns, int64_t busy_ns, const uint32_t *turn, uint32_t turn_seen,
+                  const uint32_t *cancel, tl_error *err) {
     int found = changed(partitions, seen, count);
     if (cancelled(store, cancel))
         return refuse(store, err);
+    if (turned(store, turn, turn_seen))
+        return TL_ETURNED;
     if (found >= 0)
         return found;
     int64_t now = tl_os->monotonic_ns();
@@ -80,6 +91,8 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
         }
         if (cancelled(store, cancel))
             return refuse(store, err);
+        if (turned(store, turn, turn_seen))
+            return TL_ETURNED;
         now = tl_os->monotonic_ns();
     }
     tl_process *process = tl_shared_process(store->shared, store->slot);
@@ -91,6 +104,8 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
                 __atomic_fetch_or(&partitions[i]->hot->sleepers, bit, __ATOMIC_SEQ_CST);
         TL_POINT("wait.bits_set");
         TL_FULL_FENCE();
+        if (turned(store, turn, turn_seen))
+            return TL_ETURNED;
         if ((found = changed(partitions, seen, count)) >= 0)
             return found;
         if (cancelled(store, cancel))

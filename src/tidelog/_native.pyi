@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import GenericAlias
-from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Final, Generic, NamedTuple, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ def crc32c_name() -> str: ...
 def murmur2(key: Any, /) -> int: ...
 def partition(keys: Any, partitions: int, /) -> NDArray[np.int32]: ...
 def lookup(index: Any, offsets: NDArray[np.int64], base_offset: int = 0, /) -> NDArray[np.int64]: ...
+
+SAMPLED_EVERY: Final = 64
+"""Messages from one whose key is counted to the next, on average."""
 
 # --- messages ---
 
@@ -71,6 +74,19 @@ class Message(Generic[_T_co]):
     def reply_to(self) -> str | None: ...
     @property
     def kind(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    def reply(
+        self,
+        value: Any = None,
+        *,
+        error: BaseException | str | None = None,
+        headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+    ) -> Receipt:
+        """Answer a question: send `value` (or `error`) to where it wants its answer."""
+
+def message_as(message: Message[Any], shared: Channelled, /) -> Message[Any]:
+    """The same message, with the types of `shared`."""
 
 @disjoint_base
 class Batch(Sequence[Message[_T]], Generic[_T]):
@@ -120,7 +136,11 @@ class Channelled:
         max_message_bytes: int,
         rows: Callable[[Any], NDArray[Any]] | None = None,
         carries: str | None = None,
+        type_of: Callable[[Any], str] | None = None,
+        decode_message: Callable[[Message[Any], bytes], Any] | None = None,
     ) -> None: ...
+    answer: Any
+    """(message, value, error, headers) -> Receipt: what `Message.reply` calls; None: it raises NotSupported."""
     @property
     def name(self) -> str: ...
     @property
@@ -194,6 +214,14 @@ class Store:
         """The committed offset, None if there is none."""
     def offsets(self) -> list[tuple[str, bytes, int, int, int, int]]:
         """(group, channel id, partition, offset or -1, commit time ms, pid of the live owner or 0) of every slot."""
+    def offset_slot(self, group: str, channel_id: bytes, partition: int, create: bool, /) -> int:
+        """The number of a group's slot for a partition, -1: there is none."""
+    def group_members(
+        self, group: str, /
+    ) -> tuple[int, int, list[tuple[int, int, int, str | None, str, tuple[int, ...], bool]]]:
+        """(version, version of the installed plan, members as from Membership.members())."""
+    def group_targets(self, group: str, /) -> list[tuple[bytes, int, int]]:
+        """(channel id, partition, index of the member it is assigned to) of every partition that has one."""
     def set_offset(
         self, group: str, channel_id: bytes, partition: int, offset: int, /, *, force: bool = False
     ) -> None: ...
@@ -221,12 +249,54 @@ class Partition:
         self, offsets: NDArray[np.int64], shared: Channelled, number: int, /, *, uncommitted: bool = False
     ) -> Batch[Any]: ...
     def describe(self) -> dict[str, int]: ...
+    def sampled(self) -> tuple[int, int, int, list[tuple[bytes, int, int, int, int]]] | None:
+        """(samples, keyless, since ms, [(start of the key, its length, partition, count, error)]); None: none yet."""
     def check(
         self,
         finding: Callable[[str, int, str, int, int], None],
         progress: Callable[[int, int, int], None] | None = None,
         /,
     ) -> int: ...
+
+@disjoint_base
+class Membership:
+    """One member of a consumer group, from the moment it is made. Thread-safe."""
+
+    def __init__(
+        self,
+        store: Store,
+        group: str,
+        *,
+        channels: Sequence[int],
+        name: str | None,
+        strategy: str,
+        max_processing: float | timedelta | None,
+        away: float | timedelta,
+    ) -> None: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def active(self) -> bool:
+        """False once it left, was expelled, or was replaced by a newer member of its name."""
+    @property
+    def fenced(self) -> bool: ...
+    @property
+    def turn(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def assigned(self) -> int:
+        """The version whose plan is installed."""
+    def view(self) -> tuple[int, list[tuple[int, int, int, str | None, str, tuple[int, ...], bool]]]:
+        """(version, members) in one copy."""
+    def members(self) -> list[tuple[int, int, int, str | None, str, tuple[int, ...], bool]]:
+        """(index, id, pid, name, strategy, local ids of its channels, away), in the order they joined."""
+    def targets(self, slots: Sequence[int]) -> list[int]: ...
+    def install(self, version: int, slots: Sequence[int], members: Sequence[int]) -> bool: ...
+    def sweep(self) -> None: ...
+    def leave(self, keep: bool = False) -> None: ...
 
 @disjoint_base
 class Receipt:
@@ -246,6 +316,9 @@ class Receipt:
     @property
     def offsets(self) -> NDArray[np.int64]: ...
 
+class WouldBlock(Exception):
+    """A sender that never waits would have had to. Its argument is the partition (int) it had chosen."""
+
 @disjoint_base
 class Sender:
     """The sending half of a channel, for one ack level and compression; thread-safe. Channel derives from it."""
@@ -260,7 +333,10 @@ class Sender:
         partitioner: Callable[[bytes | None, Any, int], int] | None,
         compress: Callable[[bytes], bytes] | None,
         codec_id: int,
+        watch: Any = None,
     ) -> None: ...
+    def _never_wait(self) -> None:
+        """From now on `send` raises WouldBlock, and has sent nothing, where it would have to wait."""
     def send(
         self,
         value: Any,
@@ -301,6 +377,21 @@ class Reader:
         """mode: "at-least-once", "at-most-once", "manual" or "none" (no group, no commits)."""
     def _claim(self, timeout: float, /) -> list[int | None]:
         """Takes the lease of every partition; answers the committed offsets. Raises Locked with the holder."""
+    def _join(self, membership: Membership, max_processing: float | None = None, /) -> None:
+        """Takes part in a group: its turn is compared at every hand-over, and _turned() called when it has changed."""
+    def _turned(self) -> float | None:
+        """Called between two messages when the group or the catalogue has changed. Seconds to the next call, None: only
+        at changes."""
+    def _take(self, index: int, /) -> bool:
+        """Takes the lease of a partition that is assigned to this member; False: somebody still holds it."""
+    def _give(self, indexes: Iterable[int], /) -> None:
+        """Gives leases back; what was read and not handed over is forgotten."""
+    def _holds(self, index: int, /) -> bool: ...
+    def _extend(
+        self, partitions: Sequence[tuple[Partition, int, Channelled]], channel_ids: Sequence[bytes], /
+    ) -> None: ...
+    def _incomplete(self, pending: bool, /) -> None:
+        """Whether more partitions may come, so that iteration does not end yet."""
     def _seek(self, index: int, offset: int, /) -> None: ...
     def _position(self, index: int, /) -> int: ...
     def _stop_at(self, ends: Sequence[int] | None, /) -> None:
@@ -321,3 +412,30 @@ class Reader:
     def receive(self, timeout: float | timedelta | None = None) -> Message[Any]: ...
     def receive_many(self, count: int = 1000, timeout: float | timedelta | None = None) -> Batch[Any]: ...
     def commit(self, upto: Message[Any] | Batch[Any] | None = None, *, level: str | None = None) -> None: ...
+
+# --- waiting of many ---
+
+POLL_BLOCKS: Final = -1
+POLL_NOTHING: Final = 0
+POLL_READY: Final = 1
+POLL_FINISHED: Final = 2
+
+def reader_poll(reader: Reader, many: int, may_block: bool, /) -> int:
+    """Moves what there is to hand over into the reader's buffer, without waiting: one of POLL_*."""
+
+def reader_next(reader: Reader, /) -> Message[Any] | None:
+    """The next message if one is in the buffer."""
+
+@final
+class Waiter:
+    """The thread of this process that waits for readers of one store."""
+
+    @staticmethod
+    def of(store: Store, /) -> Waiter:
+        """The waiter of a store, for one more user."""
+    def release(self) -> None: ...
+    def watch(self, reader: Reader, tell: Callable[[list[Any]], object], what: Any, /) -> object:
+        """Calls tell([what]) once, on the waiter's thread."""
+    def unwatch(self, watch: object, /) -> None: ...
+    @property
+    def waiting(self) -> int: ...

@@ -30,9 +30,11 @@ class Bug:
 
 CRASH = Program(
     "crash/crash_points.c",
-    ("crash/children.c", "crash/model.c", "crash/plan.c", "crash/verify.c", "crash/work.c"),
+    ("crash/children.c", "crash/members.c", "crash/model.c", "crash/plan.c", "crash/verify.c", "crash/work.c"),
 )
 PROCESSES = Program("processes/survivors.c", ("processes/reader.c", "processes/shared.c", "processes/writer.c"))
+
+MEMBERS = Program("processes/membership.c")
 
 FAULTS = Program("faults/fault_io.c")
 DAMAGE = Program("damage/damage_reopen.c")
@@ -40,6 +42,7 @@ POWER = Program("power/power_model.c")
 
 POINTS = ("--kills", "3000", "--jobs", "2")
 SURVIVORS = ("--kills", "100")
+ROUNDS = ("--rounds", "1")
 STATES = ("--states", "30000", "--seconds", "120")
 
 BUGS = [
@@ -61,6 +64,16 @@ BUGS = [
     Bug("STOPPED_OWNER_ROBBED", PROCESSES, SURVIVORS, "processes"),
     Bug("INCARNATION_NOT_BUMPED", PROCESSES, SURVIVORS, "processes"),
     Bug("CLOSE_WITHOUT_GATE", PROCESSES, SURVIVORS, "processes"),
+    Bug("AWAY_TIME_IGNORED", MEMBERS, ROUNDS, "members"),
+    Bug("GROUPS_NOT_REPAIRED", MEMBERS, ROUNDS, "members"),
+    Bug("LIVE_HOLDER_IGNORED", MEMBERS, ROUNDS, "members"),
+    Bug("EXPELLED_LEASE_KEPT", MEMBERS, ROUNDS, "members"),
+    Bug("INSTALL_WITHOUT_WAKE", MEMBERS, ROUNDS, "members"),
+    Bug("INSTALL_VERSION_UNCHECKED", MEMBERS, ROUNDS, "members"),
+    Bug("NAMESAKE_NOT_FENCED", MEMBERS, ROUNDS, "members"),
+    Bug("OVERDUE_NEVER_EXPELLED", MEMBERS, ROUNDS, "members"),
+    Bug("HOLDER_OF_ANY_EPOCH", MEMBERS, ROUNDS, "members"),
+    Bug("REMOVED_WITHOUT_A_TURN", MEMBERS, ROUNDS, "members"),
     Bug("OFFSET_REUSED_AFTER_CUT", POWER, STATES, "power"),
     Bug("DIRECTORY_NOT_SYNCED", POWER, STATES, "power"),
     Bug("CHECKPOINT_BEFORE_LOG_SYNC", POWER, STATES, "power"),

@@ -151,7 +151,7 @@ void child_keep(int in, int out) {
             continue;
         }
         uint64_t seen = tl_partition_tail(partition);
-        (void)tl_store_wait(store, &partition, &seen, 1, 5000000, 0, NULL, &err);
+        (void)tl_store_wait(store, &partition, &seen, 1, 5000000, 0, NULL, 0, NULL, &err);
         tl_partition_release(partition);
     }
     if (byte == 'c')

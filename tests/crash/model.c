@@ -23,6 +23,12 @@ uint64_t model_mix(uint64_t a, uint64_t b, uint64_t c) {
     return model_random(&state);
 }
 
+void model_forget_members(void) {
+    memset(m->versions, 0, sizeof m->versions);
+    memset(m->planned_row, 0, sizeof m->planned_row);
+    memset(m->ids, 0, sizeof m->ids);
+}
+
 void model_begin_life(uint64_t life, const char *path) {
     for (uint32_t i = 0; i < m->partitions; i++)
         memset(&m->partition[i], 0, sizeof m->partition[i]);
@@ -31,11 +37,13 @@ void model_begin_life(uint64_t life, const char *path) {
     m->clock_ms = 1000000;
     m->boot = 0;
     m->commits_made = 0;
+    model_forget_members();
     snprintf(m->path, sizeof m->path, "%s", path);
 }
 
 void model_boot(void) {
     m->boot++;
+    model_forget_members();
     for (uint32_t i = 0; i < m->partitions; i++)
         m->partition[i].boot_pending = true;
 }

@@ -16,7 +16,8 @@ enum {
     MODEL_GROUPS = 2,
     MODEL_COMMITS = 1024,
     MODEL_GAPS = 32,
-    MODEL_POINTS = 192
+    MODEL_POINTS = 224,
+    MODEL_IDS = 512
 };
 
 /* ASKED: in the air when its sender died. KEPT: acknowledged, or seen by a reader, which promises the same. GONE: a
@@ -71,6 +72,9 @@ typedef struct model {
     int64_t clock_ms, boot;
     uint32_t partitions;
     uint64_t commits_made;
+    uint64_t versions[2]; /* of members.c, since the shared words were made: versions seen, rows that had a plan, ids given out */
+    uint32_t planned_row[2], id_count;
+    uint64_t ids[MODEL_IDS];
     char point[48];      /* where the running child dies; "": nowhere */
     uint64_t nth, tears; /* tears: seed for a death in the middle of a copy, 0: none */
     char doing[160];     /* for the report of a failure */
@@ -90,6 +94,7 @@ uint64_t model_mix(uint64_t a, uint64_t b, uint64_t c);
 
 void model_begin_life(uint64_t life, const char *path);
 void model_boot(void);
+void model_forget_members(void);
 model_point *model_point_of(const char *name);
 
 /* The bytes of a message follow from its number. Its first 12 bytes say which it is. */
@@ -107,6 +112,11 @@ void work_run(tl_store *store, uint64_t seed, uint32_t operations);
 void work_append_one(tl_store *store, model_partition *p);
 void work_close(tl_store *store);
 tl_partition *work_partition(tl_store *store, const model_partition *p);
+
+/* members.c */
+void members_begin(void);
+void members_work(tl_store *store, uint64_t seed);
+void members_verify(tl_store *store, bool alone);
 
 /* verify.c: `alone` says that no other process has the store open. */
 void verify_store(tl_store *store, bool alone);

@@ -57,6 +57,8 @@ static bool fits(const model_point *point, const step *s, const step *before) {
                begins(point->name, "ready.");
     if (begins(before->point, "append") || begins(before->point, "roll") || begins(before->point, "segment"))
         return begins(point->name, "repair.") || begins(point->name, "lock.");
+    if (begins(before->point, "groups.") && s->found == FOUND_KEEPER)
+        return begins(point->name, "groups.lock") || begins(point->name, "groups.sweep");
     if (begins(before->point, "sync.") && s->found == FOUND_KEEPER)
         return begins(point->name, "sync.lock") || begins(point->name, "sync.dirtied");
     if (begins(before->point, "catalogue.") || begins(before->point, "drop.") || begins(before->point, "leftovers."))

@@ -17,7 +17,7 @@ import pytest
 from tests import builds
 
 HERE = Path(__file__).parent
-SOURCES = [HERE / name for name in ("children.c", "model.c", "plan.c", "verify.c", "work.c")]
+SOURCES = [HERE / name for name in ("children.c", "members.c", "model.c", "plan.c", "verify.c", "work.c")]
 KILLS = 5000
 
 # Points of the core that no child of this lane comes by, and why.
@@ -58,12 +58,14 @@ def test_kills_at_points() -> None:
 
 # Lives that once went wrong, with what was wrong.
 KNOWN_LIVES = {
-    # The lease was on disk, its taker died before the words said so, and a clean close took the words for the truth: the
-    # next opener filled 2^30 offsets of a partition that nobody had written to.
+    # The lease was on disk, its taker died before the words said so, and a clean close took the words for the truth:
+    # the next opener filled 2^30 offsets of a partition that nobody had written to.
     "lease ahead of its word": (
         "11720496999397701367",
-        "s:x:lease.begin:2:12609813394502521671,k:c:lease.durable:1:0,"
-        "c:x:records.synced:1:6840321751384694955,k:c:lease.durable:2:0",
+        (
+            "s:x:lease.begin:2:12609813394502521671,k:c:lease.durable:1:0,"
+            "c:x:records.synced:1:6840321751384694955,k:c:lease.durable:2:0"
+        ),
     ),
 }
 

@@ -381,6 +381,7 @@ void verify_look(tl_store *store) {
 
 void verify_store(tl_store *store, bool alone) {
     verify_catalogue(store, alone);
+    members_verify(store, alone);
     size_t bytes = 0;
     const uint8_t *shared = verify_map_shared(&bytes);
     for (uint32_t i = 0; i < m->partitions; i++) {

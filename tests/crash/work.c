@@ -32,6 +32,9 @@ tl_store *work_open(int *state) {
                    recovery.failed_partitions, recovery.same_boot, recovery.clean, recovery.scanned_partitions);
     memset(handles, 0, sizeof handles);
     memset(epochs, 0, sizeof epochs);
+    members_begin();
+    if (*state == TL_STORE_RECOVERED && !recovery.same_boot)
+        model_forget_members(); /* the shared words are new */
     return store;
 }
 
@@ -459,7 +462,7 @@ static void sleep_a_moment(tl_store *store, model_partition *p) {
     uint64_t seen = tl_partition_tail(handle);
     tl_error err = {0};
     model_doing("wait for partition %d", (int)(p - m->partition));
-    int status = tl_store_wait(store, &handle, &seen, 1, 300000, 0, NULL, &err);
+    int status = tl_store_wait(store, &handle, &seen, 1, 300000, 0, NULL, 0, NULL, &err);
     if (status != TL_ETIMEOUT)
         model_fail("a wait for a partition nobody appends to answered %s", tl_status_name(status));
 }
@@ -491,6 +494,8 @@ void work_run(tl_store *store, uint64_t seed, uint32_t operations) {
             sleep_a_moment(store, p);
         else if (kind < 973)
             pass(store);
+        else
+            members_work(store, model_mix(seed, i, 3)); /* dice of their own: the rest of a life stays what it was */
         m->clock_ms += roll(20);
     }
 }

@@ -29,6 +29,9 @@ enum fault_call {
     CALL_POPULATE,
     CALL_LOCK,
     CALL_FUTEX,
+    CALL_EVENT,
+    CALL_WATCH,
+    CALL_POLL,
     CALL_IDENTITY,
     CALL_FILESYSTEM,
     CALL_RANDOM,
@@ -39,7 +42,7 @@ enum fault_call {
 static const char *const fault_call_names[CALL_COUNT] = {
     "open",      "create",     "close",    "stat",       "mkdir",     "rename", "unlink", "list",
     "fallocate", "ftruncate",  "pread",    "pwrite",     "fdatasync", "fsync",  "map",    "populate",
-    "lock",      "futex_wait", "identity", "filesystem", "random",    "malloc"};
+    "lock",      "futex_wait", "event",    "process_watch", "poll",   "identity", "filesystem", "random", "malloc"};
 
 #define B(call) (1u << CALL_##call)
 #define WRITES (B(CREATE) | B(MKDIR) | B(RENAME) | B(FALLOCATE) | B(PWRITE) | B(FDATASYNC) | B(FSYNC))
@@ -64,8 +67,9 @@ static const fault_kind fault_kinds[] = {
     {"full", ENOSPC, WAY_PLAIN,
      B(CREATE) | B(MKDIR) | B(FALLOCATE) | B(POPULATE)}, /* what is allocated can be written */
     {"EDQUOT", EDQUOT, WAY_PLAIN, WRITES},
-    {"EMFILE", EMFILE, WAY_PLAIN, B(OPEN) | B(CREATE) | B(LIST)},
-    {"ENOMEM", ENOMEM, WAY_PLAIN, B(OPEN) | B(CREATE) | B(MAP) | B(POPULATE) | B(STAT) | B(LIST) | B(LOCK) | B(RANDOM)},
+    {"EMFILE", EMFILE, WAY_PLAIN, B(OPEN) | B(CREATE) | B(LIST) | B(EVENT) | B(WATCH)},
+    {"ENOMEM", ENOMEM, WAY_PLAIN, B(OPEN) | B(CREATE) | B(MAP) | B(POPULATE) | B(STAT) | B(LIST) | B(LOCK) | B(RANDOM) | B(EVENT) |
+         B(WATCH) | B(POLL)},
     {"EINTR", EINTR, WAY_PLAIN, B(FUTEX)},
     {"short-ENOSPC", ENOSPC, WAY_HALF, B(PWRITE)},
     {"short-EIO", EIO, WAY_HALF, B(PWRITE)},
@@ -196,6 +200,23 @@ static int fault_lock(int fd, int kind, uint64_t byte, uint64_t bytes, bool wait
 static int fault_futex_wait(const uint32_t *word, uint32_t value, int64_t timeout_ns) {
     SIMPLE(CALL_FUTEX, "word", tl_io_posix.futex_wait(word, value, timeout_ns));
 }
+static int fault_event(void) {
+    if (fault_strikes(CALL_EVENT, "event"))
+        return -fault.number;
+    int fd = tl_io_posix.event();
+    fault_descriptors += fd >= 0;
+    return fd;
+}
+static int fault_process_watch(uint32_t pid) {
+    if (fault_strikes(CALL_WATCH, "process"))
+        return -fault.number;
+    int fd = tl_io_posix.process_watch(pid);
+    fault_descriptors += fd >= 0;
+    return fd;
+}
+static int fault_poll(const int *fds, bool *ready, size_t count, int64_t timeout_ns) {
+    SIMPLE(CALL_POLL, "poll", tl_io_posix.poll(fds, ready, count, timeout_ns));
+}
 static int fault_identity(int dir, tl_identity *out) { SIMPLE(CALL_IDENTITY, "store", kit_identity(dir, out)); }
 static int fault_filesystem(int dir, uint64_t *magic) {
     SIMPLE(CALL_FILESYSTEM, "store", tl_io_posix.filesystem(dir, magic));
@@ -226,7 +247,8 @@ static inline void fault_install(void) {
     t->pread = fault_pread, t->pwrite = fault_pwrite, t->fdatasync = fault_fdatasync, t->fsync = fault_fsync;
     t->map = fault_map, t->reserve = fault_reserve, t->map_at = fault_map_at, t->unmap = fault_unmap,
     t->populate = fault_populate;
-    t->lock = fault_lock, t->futex_wait = fault_futex_wait, t->identity = fault_identity,
+    t->lock = fault_lock, t->futex_wait = fault_futex_wait, t->event = fault_event,
+    t->process_watch = fault_process_watch, t->poll = fault_poll, t->identity = fault_identity,
     t->filesystem = fault_filesystem;
     t->random = fault_random, t->malloc = fault_malloc, t->realloc = fault_realloc, t->free = fault_free;
 }

@@ -129,7 +129,7 @@ static void *read_on(void *argument) {
             REQUIRE(tl_partition_bounds(partitions[p], &bounds, &err) == TL_OK);
             if (bounds.log_end == cursor.offset) {
                 tl_partition *const one[] = {partitions[p]};
-                status = tl_store_wait(store, one, &seen, 1, 20000000, 1000, NULL, &err);
+                status = tl_store_wait(store, one, &seen, 1, 20000000, 1000, NULL, 0, NULL, &err);
                 REQUIRE(allowed(status, &err, TL_ETIMEOUT, TL_ETIMEOUT));
             }
         }

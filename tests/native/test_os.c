@@ -380,6 +380,42 @@ static void check_identity(void) {
     CHECK(tl_os->unlink(dir, "sub", true) == 0);
 }
 
+static void check_events(void) {
+    int event = tl_os->event(), fds[3];
+    bool ready[3] = {true, true, true};
+    CHECK(event >= 0 && (fcntl(event, F_GETFD) & FD_CLOEXEC) != 0);
+    fds[0] = -1, fds[1] = event, fds[2] = -1;
+    int64_t begin = tl_os->monotonic_ns();
+    CHECK(tl_os->poll(fds, ready, 3, 20000000) == 0 && !ready[0] && !ready[1] && !ready[2]);
+    CHECK(tl_os->monotonic_ns() - begin >= 20000000);
+    CHECK(tl_os->event_clear(event) == 0); /* also of one that is not set: it never waits */
+    CHECK(tl_os->event_set(event) == 0 && tl_os->event_set(event) == 0);
+    CHECK(tl_os->poll(fds, ready, 3, -1) == 1 && !ready[0] && ready[1] && !ready[2]);
+    CHECK(tl_os->poll(fds, ready, 3, 0) == 1);
+    CHECK(tl_os->event_clear(event) == 0 && tl_os->poll(fds, ready, 3, 0) == 0);
+    CHECK(tl_os->poll(fds, ready, TL_POLL_MOST + 1, 0) == -EINVAL);
+    struct itimerval soon = {.it_value = {0, 20000}};
+    CHECK(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    CHECK(tl_os->poll(fds, ready, 3, 30000000000) == 0 && !ready[1]); /* a signal ends it early */
+    CHECK(tl_os->monotonic_ns() - begin < 20000000000);
+    CHECK(tl_os->close(event) == 0);
+    CHECK(tl_os->event_set(-1) == -EBADF && tl_os->event_clear(-1) == -EBADF);
+
+    pid_t child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    int watched = tl_os->process_watch((uint32_t)child);
+    CHECK(watched >= 0 && (fcntl(watched, F_GETFD) & FD_CLOEXEC) != 0);
+    fds[1] = watched;
+    CHECK(tl_os->poll(fds, ready, 3, 10000000) == 0);
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK(tl_os->poll(fds, ready, 3, 10000000000) == 1 && ready[1]);
+    CHECK(tl_os->close(watched) == 0 && waitpid(child, NULL, 0) == child);
+    CHECK(tl_os->process_watch((uint32_t)child) == -ESRCH && tl_os->process_watch(0) == -EINVAL);
+}
+
 static void check_clocks_and_memory(void) {
     struct timespec now;
     CHECK(clock_gettime(CLOCK_REALTIME, &now) == 0);
@@ -427,6 +463,7 @@ int main(void) {
     check_locks();
     check_futexes();
     check_identity();
+    check_events();
     check_clocks_and_memory();
     CHECK(tl_os->close(dir) == 0 && rmdir(directory) == 0);
     return check_report();

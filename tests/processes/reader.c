@@ -92,7 +92,7 @@ void run_reader(uint32_t self) {
         if (tail != seen)
             continue; /* what came meanwhile was read, or is now */
         int64_t slept_at = now_ns();
-        int status = tl_store_wait(store, &partition, &tail, 1, 250000000, 0, NULL, &err);
+        int status = tl_store_wait(store, &partition, &tail, 1, 250000000, 0, NULL, 0, NULL, &err);
         int64_t woke_at = now_ns();
         if (status < 0 && status != TL_ETIMEOUT)
             expect_ok(status, &err, "wait");

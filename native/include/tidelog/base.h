@@ -31,7 +31,8 @@ enum tl_status {
     TL_EUNSUPPORTED = -17,
     TL_EDROPPED = -18, /* the partition was dropped */
     TL_EFULL = -19,    /* a fixed table has no free slot */
-    TL_EBUS = -20      /* SIGBUS or SIGSEGV inside a guarded access to a map */
+    TL_EBUS = -20,     /* SIGBUS or SIGSEGV inside a guarded access to a map */
+    TL_ETURNED = -21   /* a wait ended because the word of its group moved on; never an exception */
 };
 
 /* Filled by the failing call, owned by the caller: there is no per-thread global. */

@@ -39,6 +39,9 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
 int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags, tl_appended *result,
                             tl_error *err);
 
+/* Whether somebody holds the append lock now: tells what TL_EAGAIN of a try was about. */
+bool tl_partition_is_locked(const tl_partition *partition);
+
 /* Blocks until everything before `tail` is on disk (group commit among threads and processes). */
 int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns, tl_error *err);
 bool tl_partition_is_synced(const tl_partition *partition, uint64_t tail);

@@ -90,6 +90,21 @@ int tl_offsets_set(tl_offsets *t, uint32_t slot, int64_t offset, int64_t now_ms,
 /* For rolling a decided transaction forward: stores unless the committed offset is already as large. */
 int tl_offsets_advance(tl_offsets *t, uint32_t slot, int64_t offset, int64_t now_ms);
 
+/* --- hints of consumer groups (groups.h): no offset depends on them, and they are not saved --- */
+
+#define TL_OFFSETS_NOBODY UINT32_MAX
+
+typedef struct tl_offset_hints {
+    tl_offset_word word;
+    uint32_t group;    /* the slot's group number */
+    uint32_t holder;   /* what tl_offsets_set_holder stored last, 0: nothing yet */
+    uint32_t assigned; /* the member row that the partition is assigned to, TL_OFFSETS_NOBODY: none, or damaged */
+} tl_offset_hints;
+/* Statuses as for the word. */
+int tl_offsets_hints(const tl_offsets *t, uint32_t slot, tl_offset_hints *out);
+int tl_offsets_set_holder(tl_offsets *t, uint32_t slot, uint32_t holder);
+int tl_offsets_assign(tl_offsets *t, uint32_t slot, uint32_t member); /* TL_OFFSETS_NOBODY: to none */
+
 /* --- metadata: the text a consumer leaves with its commit --- */
 
 /* `text` has room for TL_OFFSETS_MAX_METADATA_BYTES. Never half of one; TL_EAGAIN when writers kept changing it. */

@@ -21,6 +21,8 @@ typedef struct tl_identity {
     uint64_t device, inode, mount;
 } tl_identity;
 
+#define TL_POLL_MOST 520u /* descriptors in one poll */
+
 enum tl_lock_kind { TL_UNLOCK = 0, TL_LOCK_SHARED = 1, TL_LOCK_EXCLUSIVE = 2 };
 
 typedef struct tl_io {
@@ -53,6 +55,12 @@ typedef struct tl_io {
     int (*futex_wait)(const uint32_t *word, uint32_t value,
                       int64_t timeout_ns); /* shared between processes; -EAGAIN, -ETIMEDOUT, -EINTR */
     int (*futex_wake)(const uint32_t *word, int count);
+    int (*event)(void); /* a descriptor that is ready in poll from event_set until event_clear */
+    int (*event_set)(int fd);
+    int (*event_clear)(int fd);
+    int (*process_watch)(uint32_t pid); /* a descriptor that gets ready when this process of our PID namespace ends */
+    int (*poll)(const int *fds, bool *ready, size_t count,
+                int64_t timeout_ns); /* how many are ready, 0 also after a signal; negative ones are left out */
     int (*identity)(int dir, tl_identity *out);
     int (*filesystem)(int dir, uint64_t *magic); /* statfs f_type */
     int64_t (*now_ms)(void);                     /* wall clock */
@@ -90,7 +98,11 @@ enum tl_bug {
             X(INDEX_AHEAD_OF_DATA) X(FSYNC_RETRIED) X(SYNCING_IGNORED) X(CHECKPOINT_BEFORE_LOG_SYNC) \
                 X(CHECKPOINT_OVERWRITTEN_UNSYNCED) X(READY_STORED_FIRST) X(CLOSE_WITHOUT_GATE) X(SEAL_AFTER_TAIL) \
                     X(STRAY_SEGMENT_KEPT) X(LEASE_NOT_SYNCED) X(CLEAN_MARK_KEPT) X(LOG_START_AFTER_UNLINK) \
-                        X(RECOVERY_POINT_AFTER_SYNC) X(ZOMBIE_COMMIT_ACCEPTED) X(WRITER_IGNORES_DROP)
+                        X(RECOVERY_POINT_AFTER_SYNC) X(ZOMBIE_COMMIT_ACCEPTED) X(WRITER_IGNORES_DROP) \
+                            X(AWAY_TIME_IGNORED) X(GROUPS_NOT_REPAIRED) X(LIVE_HOLDER_IGNORED) \
+                                X(EXPELLED_LEASE_KEPT) X(INSTALL_WITHOUT_WAKE) X(INSTALL_VERSION_UNCHECKED) \
+                                    X(NAMESAKE_NOT_FENCED) X(OVERDUE_NEVER_EXPELLED) X(HOLDER_OF_ANY_EPOCH) \
+                                        X(REMOVED_WITHOUT_A_TURN)
 #define TL_BUG_ENUM(name) TL_BUG_##name,
     TL_BUG_LIST(TL_BUG_ENUM)
 #undef TL_BUG_ENUM

@@ -3,7 +3,8 @@
  * Imports lock.h, checkpoint.h (its words), base.h. The file is mapped once per process and never unmapped; it is valid
  * for one boot. Layouts are little-endian and fixed under TL_SHARED_VERSION. Every word but the padding is read and
  * written with atomics; the comment beside a word says who may write it.
- * File: header page | 512 process slots | blocks of 64 partitions (64 hot entries, then 64 cold entries). */
+ * File: header page | 512 process slots | 1024 group rows | 512 member rows | blocks of 64 partitions (64 hot entries, then
+ * 64 cold entries). */
 #ifndef TIDELOG_SHARED_H
 #define TIDELOG_SHARED_H
 
@@ -11,9 +12,11 @@
 #include "tidelog/lock.h"
 
 #define TL_SHARED_MAGIC 0x3164657261687374u /* "tshared1" */
-#define TL_SHARED_VERSION 1u
+#define TL_SHARED_VERSION 2u
 #define TL_LOCK_ABI 0x78000001u /* lock words: version 1; architecture and word size are added */
 #define TL_PROCESSES 512u
+#define TL_GROUPS 1024u
+#define TL_MEMBERS 512u
 #define TL_PARTITIONS (1u << 17)
 #define TL_BLOCK_PARTITIONS 64u
 
@@ -121,6 +124,41 @@ typedef struct tl_process {
     uint64_t reserved[5];
 } tl_process;
 
+/* A consumer group with members. Written under `groups_lock`; `turn` also by whoever gives a lease back. A row without
+ * members may be taken for another group; its version never goes back. */
+typedef struct tl_group_row {
+    uint32_t group;    /* the group's number in the table of offsets + 1; 0: never used */
+    uint32_t turn;     /* bumped at every join, leave, death, installed plan and lease given back: what members compare */
+    uint64_t version;  /* bumped when members come, go or change: the generation */
+    uint64_t assigned; /* the version whose plan stands in the offset slots; 0: none, or one is being stored */
+    uint64_t reserved[5];
+} tl_group_row;
+
+enum { TL_MEMBER_FREE = 0, TL_MEMBER_ACTIVE = 1, TL_MEMBER_AWAY = 2 };
+#define TL_MEMBER_CHANNELS 64u
+#define TL_MEMBER_NAME_BYTES 96u
+#define TL_MEMBER_STRATEGY_BYTES 24u
+
+/* A member of a group. Written under `groups_lock`, `state` last; `since` by the member itself. */
+typedef struct tl_member_row {
+    uint32_t state; /* FREE, ACTIVE, AWAY (of a name: its process died or left, its partitions wait for it) */
+    tl_owner owner; /* its process; 0 while it is away */
+    uint32_t group; /* index of its group row */
+    uint32_t uses;  /* bumped by each member that takes the row: (uses, index) is given out once in these words' life */
+    uint64_t joined;               /* place in the order of joining */
+    int64_t max_processing_ns;     /* -1: no limit */
+    int64_t away_ns, away_since_ns; /* monotonic */
+    uint32_t channel_count, name_bytes;
+    uint32_t pid; /* for messages only */
+    uint32_t reserved_a;
+    uint64_t since; /* monotonic ms since when it handles something << 24 | low bits of `uses`; ms 0: it asks or sleeps */
+    uint64_t reserved_b[7];
+    uint32_t channels[TL_MEMBER_CHANNELS]; /* local ids */
+    char name[TL_MEMBER_NAME_BYTES];
+    char strategy[TL_MEMBER_STRATEGY_BYTES]; /* NUL-terminated */
+    uint64_t reserved_c;
+} tl_member_row;
+
 /* ready_set. 0: the words are not to be trusted. ALONE: they are true, but the store is being closed, its checkpoint may say
  * "clean" already, and only who has the gate alone may go on from them. */
 enum { TL_READY = 1, TL_READY_ALONE = 2 };
@@ -144,21 +182,36 @@ typedef struct tl_shared_header {
     _Alignas(64) uint64_t last_flush_ns; /* monotonic; the last round of flushing that ended */
     uint64_t flush_interval_ms;          /* the smallest asked for by a process */
     uint64_t processes;                  /* highest slot ever used + 1 */
+    _Alignas(64) uint32_t groups_lock;   /* group and member rows, and the plans in offset slots */
+    uint32_t groups, members;            /* rows ever used */
+    uint32_t arrivals;                   /* bumped when one joins or goes away: who watches processes looks again */
+    uint64_t joined;                     /* the last place given out in the order of joining */
 } tl_shared_header;
 
 _Static_assert(sizeof(tl_hot) == 256, "hot words of a partition fill four cache lines");
 _Static_assert(sizeof(tl_cold) == 512, "cold entries fill eight cache lines");
 _Static_assert(sizeof(tl_process) == 64, "a process slot is a cache line");
+_Static_assert(sizeof(tl_group_row) == 64, "a group row is a cache line");
+_Static_assert(sizeof(tl_member_row) == 512 && offsetof(tl_member_row, since) == 64, "a member row fills eight lines");
+_Static_assert(offsetof(tl_shared_header, groups_lock) == 384, "documented in docs/format.md");
 _Static_assert(sizeof(tl_shared_header) <= 4096, "the header is a page");
 
 #define TL_SHARED_PROCESSES_AT 4096u
-#define TL_SHARED_BLOCKS_AT (TL_SHARED_PROCESSES_AT + TL_PROCESSES * 64u)
+#define TL_SHARED_GROUPS_AT (TL_SHARED_PROCESSES_AT + TL_PROCESSES * 64u)
+#define TL_SHARED_MEMBERS_AT (TL_SHARED_GROUPS_AT + TL_GROUPS * 64u)
+#define TL_SHARED_BLOCKS_AT (TL_SHARED_MEMBERS_AT + TL_MEMBERS * 512u)
 #define TL_BLOCK_BYTES (TL_BLOCK_PARTITIONS * (256u + 512u))
 #define TL_SHARED_BYTES (TL_SHARED_BLOCKS_AT + (size_t)(TL_PARTITIONS / TL_BLOCK_PARTITIONS) * TL_BLOCK_BYTES)
 
 TL_INLINE tl_shared_header *tl_shared_header_of(uint8_t *map) { return (tl_shared_header *)(void *)map; }
 TL_INLINE tl_process *tl_shared_process(uint8_t *map, uint32_t slot) {
     return (tl_process *)(void *)(map + TL_SHARED_PROCESSES_AT) + slot;
+}
+TL_INLINE tl_group_row *tl_shared_group(uint8_t *map, uint32_t row) {
+    return (tl_group_row *)(void *)(map + TL_SHARED_GROUPS_AT) + row;
+}
+TL_INLINE tl_member_row *tl_shared_member(uint8_t *map, uint32_t row) {
+    return (tl_member_row *)(void *)(map + TL_SHARED_MEMBERS_AT) + row;
 }
 TL_INLINE tl_hot *tl_shared_hot(uint8_t *map, uint32_t slot) {
     uint8_t *block = map + TL_SHARED_BLOCKS_AT + (size_t)(slot / TL_BLOCK_PARTITIONS) * TL_BLOCK_BYTES;

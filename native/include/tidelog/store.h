@@ -82,11 +82,12 @@ int tl_store_sync(tl_store *store, tl_error *err);
 /* One round of a housekeeper's work (flush, checkpoint, leases, retention), whatever the clock says. */
 int tl_store_housekeep(tl_store *store, tl_error *err);
 
-/* Sleeps until the tail of a partition differs from seen[i], timeout_ns passes (TL_ETIMEOUT), or the store is closed or
- * *cancel becomes non-zero (TL_ECLOSED). busy_ns: how long to spin before sleeping. Returns the index that changed.
- * Cancelling: store to *cancel, then tl_store_wake. */
+/* Sleeps until the tail of a partition differs from seen[i], *turn differs from turn_seen (TL_ETURNED; turn NULL: none),
+ * timeout_ns passes (TL_ETIMEOUT), or the store is closed or *cancel becomes non-zero (TL_ECLOSED). busy_ns: how long to
+ * spin before sleeping. Returns the index that changed. Cancelling: store to *cancel, then tl_store_wake. */
 int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64_t *seen, size_t count,
-                  int64_t timeout_ns, int64_t busy_ns, const uint32_t *cancel, tl_error *err);
+                  int64_t timeout_ns, int64_t busy_ns, const uint32_t *turn, uint32_t turn_seen,
+                  const uint32_t *cancel, tl_error *err);
 void tl_store_wake(tl_store *store); /* every thread of this process that sleeps */
 
 /* The table of committed offsets, and this process as an owner of leases. */
@@ -97,6 +98,8 @@ uint32_t tl_store_owner_pid(tl_store *store, tl_owner owner);
 /* Creating slots takes the catalogue's inner lock. */
 int tl_store_offset_slot(tl_store *store, const char *group, size_t group_bytes, const uint8_t channel[16],
                          uint32_t partition, bool create, uint32_t *slot, tl_error *err);
+/* The number of a group, made if there is none (takes the catalogue's inner lock). */
+int tl_store_group(tl_store *store, const char *group, size_t group_bytes, uint32_t *number, tl_error *err);
 /* Makes committed offsets durable now (commit at level synced). */
 int tl_store_sync_offsets(tl_store *store, tl_error *err);
 
