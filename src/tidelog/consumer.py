@@ -1,11 +1,10 @@
 """How does a group receive messages, and where does it stand?
 
-Floor 6: may import engine.base, message, config, errors, and the compiled reader. Thread rule: a `Consumer` belongs to
-one thread at a time (a second one inside raises); only `close` may be called from any thread, and it wakes a blocked
-call.
+Floor 6: may import share, places, engine.base, message, config, errors. Thread rule: a `Consumer` belongs to one thread
+at a time (a second one inside raises); only `close` may be called from any thread, and it wakes a blocked call.
 
-The compiled `Reader` holds leases, positions and the delivery rule; here is what surrounds it: where reading begins and
-ends, seeking, and the life of the handle.
+The compiled `Reader` holds leases, positions and the delivery rule, `Share` knows which partitions there are to read
+now; here is what a program sees: where it stands, seeking, and the life of the handle.
 """
 
 from __future__ import annotations
@@ -13,45 +12,42 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from operator import index as _as_int
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar
 
-from tidelog._native import Reader
 from tidelog.config import Duration, duration_ms
 from tidelog.engine.base import Engine, Opened
 from tidelog.errors import Closed, NotSupported, OffsetOutOfRange
-from tidelog.message import Batch, Message, epoch_ms
+from tidelog.message import Batch, Message
+from tidelog.places import Start, Stop, check_offset, check_start, check_stop, resolve
+from tidelog.share import Assigned, OnChange, Share
 
-__all__ = ["Assigned", "Consumer", "Delivery", "Isolation", "Start", "Stop", "resolve"]
+__all__ = ["Assigned", "Consumer", "Delivery", "Isolation", "Start", "Stop", "Strategy", "resolve"]
 
 T = TypeVar("T")
 
-Start: TypeAlias = "Literal['earliest', 'latest'] | datetime | int"
-"""Where reading begins: the log start, the log end, the first message at or after a time, or an offset."""
-Stop: TypeAlias = "Literal['end'] | datetime | int | None"
-"""Where it ends: at the log end as it is now, before a time or an offset, or never."""
 Delivery: TypeAlias = Literal["at-least-once", "at-most-once", "manual"]
 Isolation: TypeAlias = Literal["read-committed", "read-uncommitted"]
+Strategy: TypeAlias = Literal["sticky", "range", "round-robin"]
 
 DELIVERIES = ("at-least-once", "at-most-once", "manual")
 ISOLATIONS = ("read-committed", "read-uncommitted")
 
 
-class Assigned(NamedTuple):
-    """One partition that a consumer reads."""
-
-    channel: str
-    partition: int
-
-
-class Consumer(Reader, Generic[T]):
+class Consumer(Share, Generic[T]):
     """Receives messages of one or more channels; made by `queue.consumer()`, `topic.consumer(group=...)`,
     `topic.tail()` and `log.consumer(...)`.
 
     Use it as a context manager and iterate it, or call `receive` and `receive_many`. With at-least-once a message is
     committed when the next one is asked for, or when `with` is left without an exception (`break` too); an exception
     leaves it uncommitted, and it is delivered again.
+
+    The consumers of a group, in one process or in many, share its partitions: each has some of its own. Partitions move
+    while a message is asked for, never while one is handled: what was handled is committed, then they are given back,
+    then another consumer takes them. A consumer that has none at the moment waits. One whose process dies is replaced
+    at once, and what it had not committed is delivered again.
+
+    A consumer with `stop` ends when every partition that it has was read up to there and no other is on its way to it.
     """
 
     def __init__(
@@ -65,44 +61,48 @@ class Consumer(Reader, Generic[T]):
         delivery: str = "at-least-once",
         isolation: str = "read-committed",
         busy_poll: Duration = 0.0,
-        timeout: Duration | None = None,
+        strategy: str = "sticky",
+        member: str | None = None,
+        member_timeout: Duration = 10.0,
+        max_processing: Duration | None = None,
+        on_assign: OnChange | None = None,
+        on_revoke: OnChange | None = None,
     ) -> None:
         """Programs call the methods named above instead.
 
-        `group` None: no group and no committed offsets. `timeout`: how long to wait for another consumer of the group.
-        Raises ValueError or TypeError for options out of range, NotSupported for delivery="exactly-once", Locked
-        (naming the holder) if the group is held by another live consumer, Closed.
+        `group` None: no group and no committed offsets. Raises ValueError or TypeError for options out of range,
+        NotSupported for delivery="exactly-once", Full, Closed.
         """
-        mode = _mode(group, delivery)
+        mode = self._delivery = _mode(group, delivery)
         uncommitted = is_uncommitted(isolation)
-        duration_ms(busy_poll, "busy_poll")
-        spin = busy_poll.total_seconds() if isinstance(busy_poll, timedelta) else float(busy_poll)
-        wait = engine.lock_timeout if timeout is None else duration_ms(timeout, "timeout") / 1000
-        if not channels:
-            raise ValueError("a consumer reads at least one channel: name it")
-        self._engine = engine
-        self._group = group
-        self._closed = False
-        self._pid = os.getpid()
-        self._parts = [(opened, number) for opened in channels for number in range(len(opened.partitions))]
-        self._assignment = tuple(Assigned(opened.definition.name, number) for opened, number in self._parts)
-        self._index = {assigned: index for index, assigned in enumerate(self._assignment)}
-        if len(self._index) != len(self._parts):
-            raise ValueError("a channel is named twice: a consumer reads each of its channels once")
+        spin = duration_ms(busy_poll, "busy_poll") and _seconds(busy_poll)
+        away = duration_ms(member_timeout, "member_timeout") / 1000
+        limit = None if max_processing is None else duration_ms(max_processing, "max_processing", least_ms=1) / 1000
         check_start(start)
         check_stop(stop)
+        _check_member(member, on_assign=on_assign, on_revoke=on_revoke)
+        self._closed = False
+        self._pid = os.getpid()
+        remembered = start == "latest" and delivery != "manual"
+        super().__init__(engine, channels, group, start, stop, remembered, on_assign, on_revoke)
         engine.attach_reader(self, self._parts, group=group, mode=mode, uncommitted=uncommitted, busy_poll=spin)
         try:
-            committed: Sequence[int | None] = [None] * len(self._parts) if group is None else self._claim(wait)
-            for index, (opened, number) in enumerate(self._parts):
-                offset = committed[index]
-                self._seek(index, resolve(opened, number, start) if offset is None else offset)
-            if stop is not None:
-                self._stop_at([resolve(opened, number, stop) for opened, number in self._parts])
+            self._enter_group(
+                None
+                if group is None
+                else engine.join(
+                    group,
+                    self._parts,
+                    member=member,
+                    strategy=strategy,
+                    member_timeout=away,
+                    max_processing=limit,
+                )
+            )
             engine.adopt(self)
         except BaseException:
             self._cancel()
-            self._release()
+            self._depart()
             raise
 
     if TYPE_CHECKING:
@@ -132,25 +132,36 @@ class Consumer(Reader, Generic[T]):
 
     @property
     def assignment(self) -> tuple[Assigned, ...]:
-        """The partitions this consumer reads: all of its channels'."""
-        return self._assignment
+        """The partitions that this consumer has now. It changes only within calls that receive."""
+        return tuple(self._names[index] for index in sorted(self._held))
+
+    @property
+    def member(self) -> str | None:
+        """Its name in the group, given or made up; None for a tail."""
+        return None if self._membership is None else self._membership.member
+
+    @property
+    def generation(self) -> int | None:
+        """Counts the assignments of the group: another number whenever consumers have come or gone; None for a tail."""
+        return None if self._membership is None else self._membership.generation
 
     @property
     def position(self) -> dict[Assigned, int]:
-        """The offset that is delivered next, by partition."""
-        return {assigned: self._position(index) for index, assigned in enumerate(self._assignment)}
+        """The offset that is delivered next, by partition of `assignment`."""
+        return {self._names[index]: self._position(index) for index in sorted(self._held)}
 
     @property
     def committed(self) -> dict[Assigned, int | None]:
-        """The group's committed offset, by partition; None where there is none."""
+        """The group's committed offset, by partition of `assignment`; None where there is none."""
         if self._group is None:
-            return dict.fromkeys(self._assignment)
-        return {assigned: self._committed(index) for index, assigned in enumerate(self._assignment)}
+            return dict.fromkeys(self.assignment)
+        return {self._names[index]: self._committed(index) for index in sorted(self._held)}
 
     @property
     def lag(self) -> int:
-        """Messages from the positions to the ends of the log, all partitions together; 0: everything was delivered."""
-        return sum(self._count(index, self._position(index)) for index in range(len(self._parts)))
+        """Messages from the positions to the ends of the log, all partitions of `assignment` together; 0: everything
+        was delivered."""
+        return sum(self._count(index, self._position(index)) for index in self._held)
 
     def seek(
         self,
@@ -163,7 +174,7 @@ class Consumer(Reader, Generic[T]):
         time; "earliest" or "latest". An offset alone needs `partition=`. `channel=`, `partition=`: only there.
 
         Commits nothing by itself. Raises OffsetOutOfRange for an offset outside the log, ValueError for a partition
-        that is not assigned, TypeError for anything else.
+        that is not assigned now, TypeError for anything else.
         """
         self._open()
         if isinstance(to, Message):
@@ -185,7 +196,8 @@ class Consumer(Reader, Generic[T]):
             self._seek(index, resolve(opened, number, to))
 
     def pause(self, partition: int | None = None, *, channel: str | None = None) -> None:
-        """Deliver nothing from this partition (None: from all) until `resume`; leases and positions stay."""
+        """Deliver nothing from this partition (None: from all that are assigned now) until `resume`; leases and
+        positions stay. A partition that is given back and comes again is not paused any more."""
         self._open()
         for index in self._selected(channel, partition):
             self._pause(index, True)
@@ -197,9 +209,11 @@ class Consumer(Reader, Generic[T]):
             self._pause(index, False)
 
     def close(self) -> None:
-        """Give the partitions back; idempotent, and a call of another thread that is blocked raises Closed.
+        """Give the partitions back and leave the group, so that others go on at once; idempotent. A call of another
+        thread that is blocked raises Closed. The partitions of a consumer with a name (`member=`) wait for it to come
+        back for `member_timeout`.
 
-        Commits nothing: leaving `with` does, or `commit`.
+        Commits nothing and calls nothing: leaving `with` does, or `commit`.
         """
         if self._closed:
             return
@@ -208,7 +222,7 @@ class Consumer(Reader, Generic[T]):
         if os.getpid() != self._pid:  # a forked child: the leases are its parent's
             return
         self._cancel()
-        self._release()
+        self._depart()
 
     def __enter__(self) -> Self:
         self._open()
@@ -222,12 +236,12 @@ class Consumer(Reader, Generic[T]):
             return
         try:
             if kind is None and not self._closed:
-                self._settle()
+                self._finish()
         finally:
             self.close()
 
     def __repr__(self) -> str:
-        channels = ", ".join(dict.fromkeys(assigned.channel for assigned in self._assignment))
+        channels = ", ".join(opened.definition.name for opened in self._channels)
         state = " closed" if self._closed else ""
         return f"<Consumer of {channels} group={self._group!r}{state}>"
 
@@ -238,30 +252,32 @@ class Consumer(Reader, Generic[T]):
     def _one(self, channel: str | None, partition: int) -> int:
         """The index of one partition; without a channel the consumer must have only one."""
         if channel is None:
-            names = {assigned.channel for assigned in self._assignment}
+            names = {opened.definition.name for opened in self._channels}
             if len(names) > 1:
                 raise ValueError(f"partition {partition} of which channel? Give channel=: {', '.join(sorted(names))}")
             channel = next(iter(names))
         try:
-            return self._index[Assigned(channel, partition)]
+            index = self._index[Assigned(channel, partition)]
         except (KeyError, TypeError):
+            index = -1
+        if index not in self._held:
             raise ValueError(
                 f"partition {partition!r} of {channel!r} is not assigned to this consumer: see `assignment`"
-            ) from None
+            )
+        return index
 
     def _selected(self, channel: str | None, partition: int | None) -> list[int]:
         if partition is not None:
             return [self._one(channel, partition)]
-        found = [i for i, assigned in enumerate(self._assignment) if channel in (None, assigned.channel)]
-        if not found:
-            raise ValueError(f"the channel {channel!r} is not assigned to this consumer: see `assignment`")
-        return found
+        if channel is not None and channel not in {opened.definition.name for opened in self._channels}:
+            raise ValueError(f"the channel {channel!r} is not read by this consumer: see `assignment`")
+        return [index for index in sorted(self._held) if channel in (None, self._names[index].channel)]
 
     def _seek_checked(self, index: int, offset: int) -> None:
         start, end = self._bounds(index)
-        offset = _offset(offset, "offset")
+        offset = check_offset(offset, "offset")
         if not start <= offset <= end:
-            name, number = self._assignment[index]
+            name, number = self._names[index]
             raise OffsetOutOfRange(
                 f"offset {offset} is outside {start} .. {end} of {name}-{number}: seek to an offset in between, "
                 f"or to 'earliest' or 'latest'"
@@ -269,29 +285,23 @@ class Consumer(Reader, Generic[T]):
         self._seek(index, offset)
 
 
-def resolve(opened: Opened, number: int, where: Start | Literal["end"]) -> int:
-    """The offset that `where` means in a partition; offsets are taken as they are.
-
-    Raises TypeError or ValueError for what is no place.
-    """
-    partition = opened.partitions[number]
-    if isinstance(where, datetime):
-        import numpy as np
-
-        found = partition.find(np.array([epoch_ms(where)], dtype=np.int64), opened.decompress)
-        return int(found[0])
-    if where == "earliest":
-        return partition.bounds()[0]
-    if where in ("latest", "end"):
-        return partition.bounds()[1]
-    return _offset(where, "start")
-
-
 def is_uncommitted(isolation: str) -> bool:
     """Whether open and aborted transactions are read too. Raises ValueError for an unknown isolation."""
     if isolation not in ISOLATIONS:
         raise ValueError(f"isolation={isolation!r} does not exist: use one of {', '.join(ISOLATIONS)}")
     return isolation == "read-uncommitted"
+
+
+def _seconds(value: Duration) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def _check_member(member: object, **callbacks: object) -> None:
+    if member is not None and (not isinstance(member, str) or not member):
+        raise ValueError(f"member={member!r} is no name of a member: give a str that is not empty, or None")
+    for name, function in callbacks.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} is a function of the list of partitions, not {type(function).__name__}")
 
 
 def _mode(group: str | None, delivery: str) -> str:
@@ -306,27 +316,3 @@ def _mode(group: str | None, delivery: str) -> str:
     if delivery not in DELIVERIES:
         raise ValueError(f"delivery={delivery!r} does not exist: use one of {', '.join(DELIVERIES)}")
     return "none" if group is None else delivery
-
-
-def check_start(start: object) -> None:
-    """Raise TypeError or ValueError unless `start` is a place where reading can begin."""
-    if not isinstance(start, datetime) and start not in ("earliest", "latest"):
-        _offset(start, "start", "'earliest', 'latest', a datetime or an offset")
-
-
-def check_stop(stop: object) -> None:
-    """Raise TypeError or ValueError unless `stop` is a place where reading can end, or None."""
-    if stop is not None and not isinstance(stop, datetime) and stop != "end":
-        _offset(stop, "stop", "'end', a datetime, an offset or None")
-
-
-def _offset(value: Any, what: str, allowed: str = "an offset") -> int:
-    """`value` as an offset (numpy's integers too)."""
-    if isinstance(value, str):
-        raise ValueError(f"{what}={value!r} is no place: use {allowed}")
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{what}={value!r} is no place: use {allowed}, not {type(value).__name__}")
-    number = _as_int(value)
-    if not 0 <= number < 1 << 63:
-        raise ValueError(f"{what}={number} is no offset: offsets are 0 or larger")
-    return number

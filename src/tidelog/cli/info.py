@@ -17,21 +17,32 @@ if TYPE_CHECKING:
     from tidelog.channel import Channel
     from tidelog.skew import Skew
 
-UNEVEN = 1.5
-"""From this ratio of the fullest partition to the mean on there is something to say."""
+ENOUGH_SAMPLES = 500
+"""So many samples say more, and sooner, than reading everything."""
+SAMPLED_KEY_BYTES = 32
+"""What is kept of a sampled key."""
+SCAN_BYTES = 1_000_000_000
+"""A log up to this size is read when there are too few samples; beyond it only for --exact."""
 
 
 def configure(parser: Parser) -> None:
     """Add the arguments of `info`."""
     describe(
         parser,
-        "[STORE] CHANNEL [--quick] [--format table|json|tsv]",
-        "Show the partitions of a channel, their sizes and shares, and its hottest keys. Counting reads every\n"
-        "message; --quick leaves it out.",
-        ["tidelog info shop.log orders", "tidelog info shop.log orders --quick --format json"],
+        "[STORE] CHANNEL [--exact | --quick] [--keys N] [--format table|json|tsv]",
+        "Show the partitions of a channel, their sizes and shares, its hottest keys, and what to do about them. Keys\n"
+        "are known from what senders have sampled since the machine started; where that is too little, and the log is\n"
+        "below a gigabyte, every message is read instead. --exact always reads them all, --quick never.",
+        [
+            "tidelog info shop.log orders",
+            "tidelog info shop.log orders --exact",
+            "tidelog info shop.log orders --quick --format json",
+        ],
     )
     add_store(parser, "CHANNEL")
-    parser.add_argument("--quick", action="store_true", help="do not read the messages: no counts, no keys")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--exact", "--scan", action="store_true", help="count by reading every message")
+    how.add_argument("--quick", action="store_true", help="sizes only: no counts, no keys")
     parser.add_argument("--keys", type=int, default=8, metavar="N", help="how many hottest keys to show (8)")
     add_format(parser)
 
@@ -41,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     store, (name,) = split_names(args, 1, 1, "one channel")
     with looked_at(store) as log:
         channel = log[name]
-        skew = None if args.quick else channel.skew(hottest=max(args.keys, 1))
+        skew = None if args.quick else skew_of(channel, max(args.keys, 1), exact=args.exact)
         rows = rows_of(channel, skew)
         if args.format == "json":
             emit_json(document(channel, rows, skew))
@@ -54,6 +65,15 @@ def run(args: argparse.Namespace) -> int:
                 for line in skew_lines(skew):
                     print(line)
     return Exit.OK
+
+
+def skew_of(channel: Channel[Any], hottest: int, *, exact: bool) -> Skew:
+    """By samples where there are enough, or where reading would take long; else, and for `exact`, by reading."""
+    if not exact:
+        live = channel.skew(hottest, live=True)
+        if (live.samples or 0) >= ENOUGH_SAMPLES or live.bytes > SCAN_BYTES:
+            return live
+    return channel.skew(hottest)
 
 
 def rows_of(channel: Channel[Any], skew: Skew | None) -> list[dict[str, Any]]:
@@ -110,7 +130,7 @@ def title(channel: Channel[Any], rows: list[dict[str, Any]], skew: Skew | None) 
         f"compression {channel.compression}",
         f"{size(disk)} on disk",
     ]
-    if skew is not None and disk and channel.compression != "none":
+    if skew is not None and skew.samples is None and disk and channel.compression != "none":
         parts[-1] += f" ({size(skew.bytes)} of keys and values, {skew.bytes / disk:.1f}x)"
     failed = [str(row["partition"]) for row in rows if row["failed"]]
     if failed:
@@ -122,43 +142,31 @@ def skew_lines(skew: Skew) -> list[str]:
     """The hottest keys and what to do about them."""
     if not skew.messages:
         return ["no messages"]
-    hottest = "  ".join(f"{key_text(hot.key)} {percent(hot.share)}" for hot in skew.hottest)
-    about = "" if skew.exact else " (estimated: too many keys to count)"
-    return [
-        f"skew  max/mean {skew.max_over_mean:.2f}; hottest keys{about}  {hottest}",
-        *map("      ".__add__, advice(skew)),
-    ]
+    lines = [f"skew  max/mean {skew.max_over_mean:.2f}"]
+    if skew.samples is None:
+        about = "" if skew.exact else " (estimated: too many keys to count)"
+        hottest = "  ".join(f"{key_text(hot.key)} {percent(hot.share)}" for hot in skew.hottest)
+        lines[0] += f"; hottest keys{about}  {hottest}"
+    elif not skew.samples:
+        lines[0] += "; keys were not sampled since the machine started: --exact reads all messages"
+    else:
+        since = f", {age(skew.since)} the first" if skew.since is not None else ""
+        lines[0] += f"; hottest keys by {number(skew.samples)} samples{since}"
+        most = max((hot.share for hot in skew.hottest), default=0.0)
+        names = [short_key(hot.key) for hot in skew.hottest]
+        width = max(map(len, names), default=0)
+        for name, hot in zip(names, skew.hottest, strict=True):
+            drawn = bar(hot.share / most, blocks=has_blocks()) if most else ""
+            error = f"{'±' if has_blocks() else '+-'} {percent(hot.error)}"
+            lines.append(f"      {name:<{width}}  {percent(hot.share):>7} {error:<9}  {drawn}".rstrip())
+        if not skew.hottest:
+            lines.append("      no key stands out")
+    return [*lines, *map("      ".__add__, skew.advice)]
 
 
-def advice(skew: Skew) -> list[str]:
-    """What to do about an uneven channel; nothing for an even one."""
-    count = len(skew.partitions)
-    if count == 1 or skew.max_over_mean < UNEVEN or not skew.hottest:
-        return []
-    hot = skew.hottest[0]
-    fullest = max(skew.partitions, key=lambda share: share.messages)
-    if hot.key is not None and hot.share >= 1 / count:
-        name = key_text(hot.key)
-        return [
-            f"key {name!r} alone is {percent(hot.share)} of all messages and fills partition {hot.partition}.",
-            "More partitions do not help. If its messages need no order, make it several keys (append 0 to 3, say).",
-        ]
-    if hot.key is None and hot.partition == fullest.partition and hot.share >= 1 / count:
-        return [
-            f"what is sent without a key is {percent(hot.share)} of all messages.",
-            "Each call sends it to one partition: it evens out over many calls, or give keys or partition=.",
-        ]
-    in_fullest = [other for other in skew.hottest if other.partition == fullest.partition and other.key is not None]
-    if len(in_fullest) > 1:
-        names = ", ".join(key_text(other.key) for other in in_fullest[:3])
-        return [
-            f"several hot keys meet in partition {fullest.partition} ({names}).",
-            "More partitions may part them: channel.configure(partitions=...); keys move then.",
-        ]
-    return [
-        f"partition {fullest.partition} has {percent(fullest.message_share)} of all messages.",
-        "Look at how keys and partition= are chosen.",
-    ]
+def short_key(key: bytes | None) -> str:
+    """A key that was sampled, for people; of a longer one only the beginning is known."""
+    return key_text(key) + ("..." if key is not None and len(key) >= SAMPLED_KEY_BYTES else "")
 
 
 def document(channel: Channel[Any], rows: list[dict[str, Any]], skew: Skew | None) -> dict[str, Any]:
@@ -183,6 +191,8 @@ def document(channel: Channel[Any], rows: list[dict[str, Any]], skew: Skew | Non
             "max_over_mean": skew.max_over_mean,
             "hottest": [hot._asdict() for hot in skew.hottest],
             "hottest_exact": skew.exact,
-            "advice": advice(skew),
+            "advice": list(skew.advice),
+            "samples": skew.samples,
+            "sampled_since": skew.since,
         }
     return result

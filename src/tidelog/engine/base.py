@@ -8,10 +8,10 @@ Producers, consumers, channels and the log work through these protocols alone. E
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tidelog.config import ChannelOptions
     from tidelog.message import Batch
     from tidelog.partitioner import Partitioner
+    from tidelog.skew_watch import SkewWatch
     from tidelog.storage.definitions import Definition
 
 
@@ -44,7 +45,7 @@ class Can:
     busy_poll: bool
     """A consumer may spin instead of sleeping."""
     rebalancing: bool
-    """Several consumers of one group share its partitions; False: a second consumer waits for the first."""
+    """The consumers of a group share its partitions, in one process or in many."""
     named_producers: bool
     """`producer(name=...)` is idempotent across restarts."""
     transactions: bool
@@ -68,11 +69,87 @@ class Committed(NamedTuple):
     """Messages between the group and the log end (all of them for a group that has committed nothing)."""
 
 
+class MemberView(NamedTuple):
+    """One member of a group, as the store knows it."""
+
+    row: int
+    """Its place in the table of members; what `Membered.targets` names."""
+    id: int
+    pid: int
+    name: str | None
+    channels: tuple[str, ...]
+    away: bool
+
+
+class Membered(NamedTuple):
+    """The members of a group and what each is to have, at one moment."""
+
+    version: int
+    """Changes when members come, go or change."""
+    assigned: int
+    """The version that the targets were made for."""
+    members: Sequence[MemberView]
+    """In the order in which they joined."""
+    targets: Mapping[tuple[str, int], int]
+    """(channel, partition) -> `MemberView.row` of whom it is to belong to."""
+
+    @staticmethod
+    def none() -> Membered:
+        """Of a group that nobody is in."""
+        return Membered(0, 0, (), {})
+
+
+class Standing(NamedTuple):
+    """What a consumer learns when it looks at its group."""
+
+    state: Literal["member", "expelled", "replaced"]
+    """"expelled": others have gone on without it, and it may join anew; "replaced": another one has its name."""
+    mine: Sequence[int]
+    """The partitions that are to be its own, by their places among those it was joined for."""
+    complete: bool
+    """Nobody has come or gone since that was decided."""
+    again: float
+    """Seconds after which to look again at the latest, even if nothing tells that something changed."""
+
+
+class Membership(Protocol):
+    """One consumer's place in its group. It belongs to the consumer's thread, except `leave`.
+
+    The consumer looks when it is told to between two messages, gives back what is no longer its own (after committing
+    what it has handled), and takes what is, as soon as those who had it have given it back or died."""
+
+    @property
+    def member(self) -> str:
+        """Its name in the group."""
+
+    @property
+    def generation(self) -> int:
+        """Changes whenever members come, go or change, once that has been dealt with."""
+
+    def attach(self, reader: Reader) -> None:
+        """Let `reader` be told of changes, and take leases as this member."""
+
+    def extend(self, parts: Sequence[tuple[bytes, int]]) -> None:
+        """More (channel id, partition): a channel has grown."""
+
+    def look(self) -> Standing:
+        """How things stand now."""
+
+    def rejoin(self, reader: Reader) -> None:
+        """After having been expelled."""
+
+    def leave(self) -> None:
+        """Be a member no more; the leases have been given back. One with a name is waited for. Idempotent."""
+
+
 class PartitionHandle(Protocol):
     """One partition of an open channel. Offsets are logical, times milliseconds since 1970."""
 
     def bounds(self) -> tuple[int, int]:
         """(log start offset, log end offset)."""
+
+    def count_from(self, offset: int, /) -> int:
+        """How many messages stand from `offset` to the log end; gaps in the offsets are none."""
 
     def sync(self) -> None:
         """Return when everything that is visible now is on disk."""
@@ -87,6 +164,9 @@ class PartitionHandle(Protocol):
         self, offsets: NDArray[np.int64], shared: Channelled, number: int, /, *, uncommitted: bool = False
     ) -> Batch[Any]:
         """The messages at these offsets, in this order."""
+
+    def sampled(self) -> tuple[int, int, int, list[tuple[bytes, int, int, int, int]]] | None:
+        """What senders have sampled of the channel's keys, asked of its partition 0: see `tidelog.skew`."""
 
     def describe(self) -> dict[str, int]:
         """Sizes and counts: log_start, log_end, bytes, segments and what else the engine knows."""
@@ -153,8 +233,11 @@ class Engine(Protocol):
     def definition(self, name: str) -> Definition:
         """Raises ChannelNotFound."""
 
-    def create(self, name: str, kind: str, codec: Codec, options: ChannelOptions) -> Definition:
-        """The channel of this name: a new one, or the one that is there (which the caller compares)."""
+    def create(
+        self, name: str, kind: str, codec: Codec, options: ChannelOptions, reply: Codec | None = None
+    ) -> Definition:
+        """The channel of this name: a new one, or the one that is there (which the caller compares). `reply`: how
+        answers to its messages are written."""
 
     def configure(self, name: str, changes: Changes) -> Definition:
         """Change a channel; answers what it is now."""
@@ -188,8 +271,36 @@ class Engine(Protocol):
     ) -> None:
         """Make `reader` read these (channel, partition)."""
 
-    def committed(self) -> list[Committed]:
-        """Every group's offset in every partition."""
+    def extend_reader(self, reader: Reader, parts: Sequence[tuple[Opened, int]]) -> None:
+        """Let `reader` read more of them, behind those it has."""
+
+    def join(
+        self,
+        group: str,
+        parts: Sequence[tuple[Opened, int]],
+        *,
+        member: str | None = None,
+        strategy: str = "sticky",
+        member_timeout: float = 10.0,
+        max_processing: float | None = None,
+    ) -> Membership:
+        """A place in a group for a consumer of these (channel, partition). Times in seconds; `member`: a name that is
+        kept for `member_timeout` when its consumer goes."""
+
+    def committed(self, group: str | None = None) -> list[Committed]:
+        """Every group's (or one group's) offset in every partition, by group, channel and partition."""
+
+    def groups(self) -> list[str]:
+        """The names of all groups, sorted."""
+
+    def members(self, group: str) -> Membered:
+        """Who is in a group; nobody where there is no such group."""
+
+    def reset(self, group: str, offsets: Sequence[tuple[str, int, int]]) -> None:
+        """Store (channel, partition, offset) for a group without live consumers, durably; raises Locked."""
+
+    def forget_group(self, name: str) -> None:
+        """Remove a group and its committed offsets; raises ChannelNotFound."""
 
     def sync(self) -> None:
         """Return when everything that is visible now is on disk."""
@@ -202,6 +313,10 @@ class Engine(Protocol):
 
     def handles(self) -> list[Handle]:
         """Producers and consumers that are open."""
+
+    @property
+    def skew_watch(self) -> SkewWatch:
+        """Whom this log tells of keys that are too hot."""
 
     def close(self) -> None:
         """Idempotent; closes the handles first and wakes blocked calls."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,11 +20,14 @@ from tidelog import compression as _compression
 from tidelog._native import Channelled, Reader, Sender, Store
 from tidelog.codec import Codec
 from tidelog.config import DEFAULT_PARTITIONS, ChannelOptions, StoreOptions
-from tidelog.engine.base import Can, Changes, Committed, Handle, Opened
-from tidelog.errors import Closed, Error, Forked
+from tidelog.engine.base import Can, Changes, Committed, Handle, Membered, Membership, MemberView, Opened
+from tidelog.errors import ChannelNotFound, Closed, Corrupt, Error, Forked, NotSupported
+from tidelog.groups.coordinator import Coordinator, GroupChannel
+from tidelog.names import parse_partition_directory
 from tidelog.partitioner import Partitioner, key_bytes
+from tidelog.skew_watch import SkewWatch
 from tidelog.storage.catalogue import Catalogue
-from tidelog.storage.definitions import Definition
+from tidelog.storage.definitions import Definition, reply_of
 
 if TYPE_CHECKING:
     from tidelog._native import Partition
@@ -71,6 +74,9 @@ class EmbeddedEngine:
         self._lock = threading.Lock()
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
         self._closing = self._closed = False
+        self.skew_watch = SkewWatch()
+        # What the last plan of a group asked: (generation of the catalogue, local ids, their channels).
+        self._grouped: tuple[int, frozenset[int], list[GroupChannel]] = (-1, frozenset(), [])
         # A log that is dropped without close(), or is open when the program ends, is closed in order all the same.
         self._finalizer = weakref.finalize(self, _close_store, self._store, self._memory, self._pid)
         self.can = Can(
@@ -81,7 +87,7 @@ class EmbeddedEngine:
             complete_receipts=True,
             random_access=True,
             busy_poll=True,
-            rebalancing=False,
+            rebalancing=True,
             named_producers=False,
             transactions=False,
         )
@@ -127,8 +133,11 @@ class EmbeddedEngine:
         self._alive()
         return self._catalogue.read(name)
 
-    def create(self, name: str, kind: str, codec: Codec, options: ChannelOptions) -> Definition:
-        """The channel `name`: a new one, or the one that is there, which the caller compares.
+    def create(
+        self, name: str, kind: str, codec: Codec, options: ChannelOptions, reply: Codec | None = None
+    ) -> Definition:
+        """The channel `name`: a new one, or the one that is there, which the caller compares. `reply`: how answers to
+        its messages are written, None: it is not asked.
 
         Raises ValueError for a name that is not allowed, Locked, Full, NoSpace, StorageFailed.
         """
@@ -148,6 +157,7 @@ class EmbeddedEngine:
                 codec=cast(Any, codec.name),
                 dtype=codec.descr,
                 schema=codec.schema(),
+                reply=reply_of(reply),
                 retention_ms=options.retention_ms,
                 retention_bytes=options.retention_bytes,
                 retention_consumed=options.retention_consumed,
@@ -200,6 +210,8 @@ class EmbeddedEngine:
             max_message_bytes=definition.max_message_bytes,
             rows=codec.rows if codec.dtype is not None else None,
             carries=definition.carries,
+            type_of=codec.type_of,
+            decode_message=codec.decode_message,
         )
         partitions = [self._store.partition(slot, channel_id) for slot in definition.partitions]
         return Opened(definition, codec, shared, decompress, partitions, generation)
@@ -227,6 +239,7 @@ class EmbeddedEngine:
             partitioner=partitioner,
             compress=partial(_compression.compress, codec_id) if codec_id else None,
             codec_id=codec_id,
+            watch=self.skew_watch,
         )
 
     def attach_reader(
@@ -252,22 +265,144 @@ class EmbeddedEngine:
             max_bytes=READ_BYTES,
         )
 
-    def committed(self) -> list[Committed]:
-        """Every group's offset in every partition, by group, channel and partition."""
+    def extend_reader(self, reader: Reader, parts: Sequence[tuple[Opened, int]]) -> None:
+        """Let `reader` read more of them, behind those it has."""
+        self._alive()
+        reader._extend(
+            [(cast("Partition", opened.partitions[number]), number, opened.shared) for opened, number in parts],
+            [bytes.fromhex(opened.definition.id) for opened, _ in parts],
+        )
+
+    def join(
+        self,
+        group: str,
+        parts: Sequence[tuple[Opened, int]],
+        *,
+        member: str | None = None,
+        strategy: str = "sticky",
+        member_timeout: float = 10.0,
+        max_processing: float | None = None,
+    ) -> Membership:
+        """A place in a group for a consumer of these (channel, partition). Times in seconds; `member`: a name that is
+        kept for `member_timeout` when its consumer goes.
+
+        Raises ValueError for options out of range, Full, Locked, NoSpace.
+        """
+        self._alive()
+        return Coordinator(
+            self._store,
+            group,
+            [(bytes.fromhex(opened.definition.id), number) for opened, number in parts],
+            [opened.definition.local_id for opened, _ in parts],
+            self._group_channels,
+            member=member,
+            strategy=strategy,
+            member_timeout=member_timeout,
+            max_processing=max_processing,
+        )
+
+    def _group_channels(self, local_ids: Iterable[int]) -> list[GroupChannel]:
+        """The channels of these local ids that are there, by name."""
+        wanted = frozenset(local_ids)
+        generation = self._store.generation
+        known = self._grouped
+        if known[0] == generation and known[1] == wanted:
+            return known[2]
+        found = []
+        # A local id is the slot of partition 0: its directory tells the name without reading every definition.
+        for slot, directory, _, number in self._store.partitions():
+            parsed = parse_partition_directory(directory) if slot in wanted and number == 0 else None
+            if parsed is None:
+                continue
+            with suppress(ChannelNotFound, Corrupt, NotSupported):
+                one = self._catalogue.read(parsed[0])
+                if one.local_id == slot:
+                    found.append(GroupChannel(slot, one.name, bytes.fromhex(one.id), len(one.partitions)))
+        found.sort(key=lambda channel: channel.name)
+        self._grouped = (generation, wanted, found)
+        return found
+
+    def committed(self, group: str | None = None) -> list[Committed]:
+        """Every group's (or one group's) offset in every partition, by group, channel and partition."""
         self._alive()
         known = self._catalogue.by_id()
         result = []
-        for group, channel_id, number, offset, committed_ms, owner_pid in self._store.offsets():
-            definition = known.get(channel_id)
+        for name, channel_id, number, offset, committed_ms, owner_pid in self._store.offsets():
+            definition = known.get(channel_id) if group in (None, name) else None
             if definition is None or number >= len(definition.partitions):
-                continue  # of a channel that is being dropped
+                continue  # of another group, or of a channel that is being dropped
             with suppress(LookupError):
                 partition = self._store.partition(definition.partitions[number], channel_id)
                 start, end = partition.bounds()
                 lag = partition.count_from(max(offset, start))
                 moment = datetime.fromtimestamp(committed_ms / 1000, UTC) if committed_ms > 0 else None
-                result.append(Committed(group, definition.name, number, offset, start, end, moment, owner_pid, lag))
+                result.append(Committed(name, definition.name, number, offset, start, end, moment, owner_pid, lag))
         return sorted(result, key=lambda row: row[:3])
+
+    def groups(self) -> list[str]:
+        """The names of all groups that have read a channel which is there, sorted."""
+        self._alive()
+        known = self._catalogue.by_id()
+        return sorted({row[0] for row in self._store.offsets() if row[1] in known})
+
+    def members(self, group: str) -> Membered:
+        """Who is in a group; nobody where there is no such group."""
+        self._alive()
+        version, assigned, rows = self._store.group_members(group)
+        if not rows:
+            return Membered(version, assigned, (), {})
+        # The dead stand in the table until a member sweeps it, and there may be none left. One with a name is away.
+        alive = {pid for _slot, pid, _self, _started in self._store.processes()}
+        known = self._catalogue.by_id()
+        names = {definition.local_id: definition.name for definition in known.values()}
+        members = [
+            MemberView(
+                row,
+                identity,
+                pid,
+                name,
+                tuple(names[local] for local in channels if local in names),
+                away or pid not in alive,
+            )
+            for row, identity, pid, name, _strategy, channels, away in rows
+            if name is not None or pid in alive
+        ]
+        targets = {
+            (known[channel_id].name, number): member
+            for channel_id, number, member in self._store.group_targets(group)
+            if channel_id in known
+        }
+        return Membered(version, assigned, members, targets)
+
+    def reset(self, group: str, offsets: Sequence[tuple[str, int, int]]) -> None:
+        """Store (channel, partition, offset) for a group without live consumers, durably.
+
+        Raises Locked (naming the holder) for a partition that a live consumer holds, ChannelNotFound, NoSpace,
+        StorageFailed.
+        """
+        self._alive()
+        self._set_offsets(
+            group, [(bytes.fromhex(self._catalogue.read(name).id), number, offset) for name, number, offset in offsets]
+        )
+
+    def _set_offsets(self, group: str, offsets: Sequence[tuple[bytes, int, int]]) -> None:
+        """Store (channel id, partition, offset; -1: none) durably."""
+        # A consumer that was killed still stands in the word of its partition: a lease of nobody is overruled.
+        held = {row[1:3] for row in self._store.offsets() if row[0] == group and row[5]}
+        for channel_id, number, offset in offsets:
+            self._store.set_offset(group, channel_id, number, offset, force=(channel_id, number) not in held)
+        self._store.sync_offsets()
+
+    def forget_group(self, name: str) -> None:
+        """Remove a group and its committed offsets. Raises ChannelNotFound, Locked, StorageFailed."""
+        self._alive()
+        # The commits first, durably: the table forgets a group for this boot, and the checkpoint keeps what it has.
+        self._set_offsets(name, [(row[1], row[2], -1) for row in self._store.offsets() if row[0] == name])
+        self._store.lock_catalogue()
+        try:
+            self._store.forget_group(name)
+        finally:
+            self._store.unlock_catalogue()
 
     def sync(self) -> None:
         """Return when everything that is visible now is on disk. Raises StorageFailed, NoSpace."""

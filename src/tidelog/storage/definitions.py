@@ -85,6 +85,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     codec: str
     dtype: list[Any] | None = None
     partitions: int | None = None
+    reply: Reply | None = None
 
 
 class _Header(msgspec.Struct):
@@ -93,6 +94,14 @@ class _Header(msgspec.Struct):
 
 _decode_header = msgspec.json.Decoder(_Header).decode
 _decode = msgspec.json.Decoder(Definition).decode
+
+
+def reply_of(codec: _codec.Codec | None) -> Reply | None:
+    """How a definition says that answers are written by `codec`."""
+    if codec is None:
+        return None
+    name: Any = codec.name
+    return Reply(type=codec.type_name, codec=name, dtype=codec.descr, schema=codec.schema())
 
 
 def new_id() -> str:
@@ -204,7 +213,8 @@ def sweep(directory: StrPath) -> int:
 
 
 def compare(existing: Definition, wanted: Wanted) -> None:
-    """Raise SchemaMismatch naming every difference in kind, codec, dtype and, if given, the number of partitions.
+    """Raise SchemaMismatch naming every difference in kind, codec, dtype and, if given, the number of partitions and
+    how answers are written.
 
     The payload's schema is never compared: it may grow.
     """
@@ -217,6 +227,10 @@ def compare(existing: Definition, wanted: Wanted) -> None:
         differences.append(f"its dtype is {existing.dtype}, not {wanted.dtype}")
     if wanted.partitions is not None and len(existing.partitions) != wanted.partitions:
         differences.append(f"it has {len(existing.partitions)} partitions, not {wanted.partitions}")
+    if wanted.reply is not None and existing.reply is not None:
+        ours, theirs = wanted.reply, existing.reply
+        if (ours.codec, ours.dtype) != (theirs.codec, theirs.dtype):
+            differences.append(f"its answers are {theirs.codec!r} ({theirs.type}), not {ours.codec!r} ({ours.type})")
     if differences:
         raise SchemaMismatch(
             f"the channel {existing.name!r} exists, but {'; '.join(differences)}: open it as it is "
