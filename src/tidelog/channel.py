@@ -1,6 +1,7 @@
 """What can be done with a queue or a topic?
 
-Floor 7: may import producer, consumer, skew, engine.base, codec, config, message, errors, and the compiled sender.
+Floor 7: may import patterns, producer, consumer, skew, engine.base, codec, config, message, errors, and the compiled
+sender.
 Thread rule: everything may be called from any thread.
 
 Sending is inherited from the compiled `Sender` as it is: no Python stands between `orders.send(...)` and the log. What
@@ -21,20 +22,13 @@ from tidelog import compression as _compression
 from tidelog._native import Batch, Reader, Receipt, Sender
 from tidelog.codec import Codec
 from tidelog.config import Duration, Retention, parse_retention
-from tidelog.consumer import (
-    Consumer,
-    Delivery,
-    Isolation,
-    Start,
-    Stop,
-    check_start,
-    check_stop,
-    is_uncommitted,
-    resolve,
-)
+from tidelog.consumer import Consumer, Delivery, Isolation, Strategy, is_uncommitted
 from tidelog.engine.base import Changes, Committed, Engine, Opened
 from tidelog.errors import ChannelNotFound
 from tidelog.message import Message, epoch_ms_array
+from tidelog.patterns.request import Asking, Exchange
+from tidelog.places import Start, Stop, check_start, check_stop, resolve
+from tidelog.share import OnChange
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,13 +50,15 @@ class _Keep(Enum):
 _KEEP: Final = _Keep.KEEP
 
 
-class Channel(Sender, Generic[T]):
+class Channel(Sender, Asking[T], Generic[T]):
     """What queues and topics share; made by `log.queue`, `log.topic` and `log[name]`."""
 
-    def __init__(self, engine: Engine, opened: Opened) -> None:
+    def __init__(self, engine: Engine, opened: Opened, exchange: Exchange) -> None:
         """Programs call the methods named above instead."""
         self._engine = engine
         self._opened = opened
+        self._exchange = exchange
+        self._answer = opened.shared.answer = exchange.answers.hook(exchange.reply)
         self._refreshing = threading.Lock()
         self._name = opened.definition.name
         engine.attach_sender(self, opened)
@@ -179,6 +175,7 @@ class Channel(Sender, Generic[T]):
                 )
             else:
                 adapted = self._engine.open(fresh, opened.codec)
+                adapted.shared.answer = self._answer
                 # A compiled sender never changes, so that no lock is needed to send: the instance gets another one's
                 # methods, which stand before those of its class.
                 sender = Sender()
@@ -255,12 +252,22 @@ class Channel(Sender, Generic[T]):
             return resolve(opened, number, timestamps)
         return opened.partitions[number].find(epoch_ms_array(timestamps), opened.decompress)
 
-    def skew(self, hottest: int = 10) -> Skew:
-        """How unevenly the messages fall on the partitions, and the `hottest` most frequent keys, by reading them
-        all."""
+    def skew(self, hottest: int = 10, *, live: bool = False) -> Skew:
+        """How unevenly the messages fall on the partitions, the `hottest` most frequent keys, and `.advice`.
+
+        By reading every message, or with `live` at once: partitions by their log ends, keys by what senders have
+        sampled since the machine started (one message in 64; each key's share with its error, see `HotKey.error`).
+        """
         from tidelog.skew import SkewCounter
+        from tidelog.skew import live as live_skew
 
         opened = self.opened()
+        if live:
+            held = []
+            for part in opened.partitions:
+                known = part.describe()
+                held.append((part.count_from(known["log_start"]), known["bytes"]))
+            return live_skew(held, opened.partitions[0].sampled(), hottest)
         counter = SkewCounter(len(opened.partitions))
         for number in range(len(opened.partitions)):
             reader = self._part(opened, number, "earliest", "end", False)
@@ -371,14 +378,27 @@ class Queue(Channel[T]):
         delivery: Delivery = "at-least-once",
         isolation: Isolation = "read-committed",
         busy_poll: Duration = 0.0,
-        timeout: Duration | None = None,
+        strategy: Strategy = "sticky",
+        member: str | None = None,
+        member_timeout: Duration = 10.0,
+        max_processing: Duration | None = None,
+        on_assign: OnChange | None = None,
+        on_revoke: OnChange | None = None,
     ) -> Consumer[T]:
         """Receive from the queue.
 
         `start`: where to begin as long as nothing was committed: "earliest", "latest", a datetime or an offset. `stop`:
         "end" drains what is there now and ends. `delivery`: "at-least-once", "at-most-once" or "manual" (see
-        `Consumer`). `busy_poll`: seconds to spin before sleeping. `timeout`: seconds to wait for another consumer of
-        the queue to close (default: the log's lock_timeout). Raises Locked, naming the holder, after that.
+        `Consumer`). `busy_poll`: seconds to spin before sleeping.
+
+        Its consumers share the partitions by `strategy`: "sticky" (even counts, fewest moves), "range" or
+        "round-robin" (Kafka's); where they disagree, the oldest one's holds. `member`: a name; the partitions of a
+        consumer with a name wait `member_timeout` seconds (or timedelta) for it to come back, and a newer one of the
+        same name takes its place: the older raises Fenced. `max_processing`: the most seconds between two calls that
+        receive, after which others go on without it and its commits raise Fenced; None: as long as its process lives.
+        `on_assign`, `on_revoke`: called with a list of `Assigned` when partitions have come, and before they go, by
+        the calls that receive; in on_revoke one may still commit. on_revoke is also called when `with` is left without
+        an exception. Raises ValueError or TypeError for options out of range, Full when there are 512 consumers.
         """
         return self._consumer(
             self.name,
@@ -387,7 +407,12 @@ class Queue(Channel[T]):
             delivery=delivery,
             isolation=isolation,
             busy_poll=busy_poll,
-            timeout=timeout,
+            strategy=strategy,
+            member=member,
+            member_timeout=member_timeout,
+            max_processing=max_processing,
+            on_assign=on_assign,
+            on_revoke=on_revoke,
         )
 
 
@@ -403,7 +428,12 @@ class Topic(Channel[T]):
         delivery: Delivery = "at-least-once",
         isolation: Isolation = "read-committed",
         busy_poll: Duration = 0.0,
-        timeout: Duration | None = None,
+        strategy: Strategy = "sticky",
+        member: str | None = None,
+        member_timeout: Duration = 10.0,
+        max_processing: Duration | None = None,
+        on_assign: OnChange | None = None,
+        on_revoke: OnChange | None = None,
     ) -> Consumer[T]:
         """Receive as `group`, which goes on where it had committed; the options are those of `Queue.consumer`."""
         return self._consumer(
@@ -413,5 +443,10 @@ class Topic(Channel[T]):
             delivery=delivery,
             isolation=isolation,
             busy_poll=busy_poll,
-            timeout=timeout,
+            strategy=strategy,
+            member=member,
+            member_timeout=member_timeout,
+            max_processing=max_processing,
+            on_assign=on_assign,
+            on_revoke=on_revoke,
         )

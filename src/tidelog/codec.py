@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, is_typeddict
 
 import msgspec
@@ -24,6 +24,8 @@ from tidelog.errors import DecodeError, SchemaMismatch
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from tidelog._native import Message
 
 Encode: TypeAlias = Callable[[Any], bytes]
 Decode: TypeAlias = Callable[["bytes | memoryview"], Any]
@@ -43,13 +45,16 @@ class Codec:
     means that values are bytes already. `decode`: bytes or memoryview -> value, raises DecodeError; None means bytes.
     `encode_many`, `decode_many`: lists of them, cheaper than one by one; the error names the place in the list.
     `dtype`: numpy dtype of fixed-width rows, or None. `descr`: the same as nested lists that JSON can hold.
-    `signature`: what opening a channel again compares: the name, and the rows' layout.
+    `signature`: what opening a channel again compares: the name, and the rows' layout. Of a union whose members a
+    header tells apart (see unions): `types`: the members' codecs by name, `type_of`: value -> name of its type, raises
+    SchemaMismatch, `decode_message`: (message, bytes) -> value; None for everything else.
     """
 
     __slots__ = (
         "_schema",
         "decode",
         "decode_many",
+        "decode_message",
         "descr",
         "dtype",
         "encode",
@@ -57,6 +62,8 @@ class Codec:
         "name",
         "signature",
         "type_name",
+        "type_of",
+        "types",
     )
 
     def __init__(
@@ -82,6 +89,9 @@ class Codec:
         self.decode: Decode | None = None
         self.encode_many: Callable[[Iterable[Any]], list[bytes]] | None = None
         self.decode_many: Callable[[Iterable[bytes | memoryview]], list[Any]] | None = None
+        self.types: Mapping[str, Codec] | None = None
+        self.type_of: Callable[[Any], str] | None = None
+        self.decode_message: Callable[[Message[Any], bytes], Any] | None = None
         if encode is not None:
             self.encode, self.encode_many = _checked_encoders(encode, type_name, classes)
         if decode is not None:
@@ -172,7 +182,8 @@ def _checked_decoders(
 def codec_for(type_: Any = None, codec: str | None = None) -> Codec:
     """The codec of a channel of `type_`: None and bytes are raw, str is UTF-8, a numpy dtype is fixed-width rows, a
     pydantic model is JSON, everything msgspec knows (Struct, dataclass, TypedDict, attrs, builtins, containers, tagged
-    unions) is JSON or, with codec="msgpack", MessagePack. codec="raw" sends and receives bytes whatever the type is.
+    unions) is JSON or, with codec="msgpack", MessagePack, and a union of classes is told apart by the header `type`.
+    codec="raw" sends and receives bytes whatever the type is.
 
     Raises TypeError if the type cannot be written, ValueError for an unknown codec or one that does not fit the type.
     """
@@ -188,20 +199,26 @@ def codec_for(type_: Any = None, codec: str | None = None) -> Codec:
         _only(codec, "dtype", type_)
         return _dtype_codec(dtype)
     if codec == "dtype":
-        raise ValueError(f"codec 'dtype' needs a numpy dtype, not {_type_name(type_)}")
+        raise ValueError(f"codec 'dtype' needs a numpy dtype, not {type_name(type_)}")
     if type_ is str and codec in (None, "utf-8"):
         return Codec("utf-8", "str", str.encode, _decode_text, classes=(str,), schema=lambda: {"type": "string"})
     if codec == "utf-8":
-        raise ValueError(f"codec 'utf-8' is for str, not {_type_name(type_)}")
+        raise ValueError(f"codec 'utf-8' is for str, not {type_name(type_)}")
     if hasattr(type_, "model_dump_json") and hasattr(type_, "model_validate_json"):
         _only(codec, "json", type_)
         return _pydantic_codec(type_)
+    if get_args(type_) or hasattr(type_, "__value__"):
+        from tidelog.unions import union_codec  # which makes codecs of its members by this function
+
+        union = union_codec(type_, codec)
+        if union is not None:
+            return union
     return _msgspec_codec(type_, codec or "json")
 
 
 def _only(codec: str | None, name: str, type_: Any) -> None:
     if codec not in (None, name):
-        raise ValueError(f"codec {codec!r} does not fit {_type_name(type_)}: leave it out ({name!r}) or use 'raw'")
+        raise ValueError(f"codec {codec!r} does not fit {type_name(type_)}: leave it out ({name!r}) or use 'raw'")
 
 
 def _decode_text(data: bytes | memoryview) -> str:
@@ -224,11 +241,11 @@ def _pydantic_codec(model: Any) -> Codec:
         except Exception:  # the model's own code; a description is never worth a failure
             return None
 
-    return Codec("json", _type_name(model), encode, decode, classes=(model,), schema=schema)
+    return Codec("json", type_name(model), encode, decode, classes=(model,), schema=schema)
 
 
 def _msgspec_codec(type_: Any, codec: str) -> Codec:
-    name = _type_name(type_)
+    name = type_name(type_)
     try:
         unknown = _custom_type(msgspec.inspect.type_info(type_), set())
         if unknown is not None:
@@ -289,18 +306,18 @@ def _classes(type_: Any) -> tuple[type, ...] | None:
     return (float, int) if plain is float else (plain,)
 
 
-def _type_name(type_: Any) -> str:
+def type_name(type_: Any) -> str:
     """A short name for people: "Order", "list[Order]", "Order | Refund"."""
     arguments = get_args(type_)
     origin = get_origin(type_)
     if origin is Annotated:
-        return _type_name(arguments[0])
+        return type_name(arguments[0])
     if origin in (Union, types.UnionType):
-        return " | ".join(_type_name(argument) for argument in arguments)
+        return " | ".join(type_name(argument) for argument in arguments)
     if type_ in (None, types.NoneType):
         return "None"
     if arguments:
-        inner = ", ".join(repr(part) if origin is Literal else _type_name(part) for part in arguments)
+        inner = ", ".join(repr(part) if origin is Literal else type_name(part) for part in arguments)
         return f"{getattr(origin, '__name__', origin)}[{inner}]"
     return str(getattr(type_, "__name__", type_))
 

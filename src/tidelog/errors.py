@@ -27,6 +27,7 @@ __all__ = [
     "NoSpace",
     "NotSupported",
     "OffsetOutOfRange",
+    "ReplyError",
     "SchemaMismatch",
     "StorageFailed",
     "Timeout",
@@ -142,6 +143,20 @@ class Locked(Error):
     def __init__(self, message: str = "", *, holder: str = "") -> None:
         super().__init__(message)
         self.holder = holder
+
+
+class ReplyError(Error):
+    """A question was answered by saying what went wrong. Raised by the `value` of such an answer.
+
+    Attributes: `kind: str` the name of the error's type ("OutOfStock"), `text: str` what it says, `value` what was sent
+    along, of the type of the channel's answers (None: nothing).
+    """
+
+    def __init__(self, message: str = "", *, kind: str = "", text: str = "", value: Any = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.text = text
+        self.value = value
 
 
 class InvalidArgument(Error, ValueError):

@@ -10,19 +10,29 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from tidelog.channel import Channel, Queue, Topic
 from tidelog.codec import Codec, codec_for
 from tidelog.config import Carries, ChannelOptions, Duration, Kind, Retention, StoreOptions, Target, parse_url
-from tidelog.consumer import Consumer, Delivery, Isolation, Start, Stop
+from tidelog.consumer import Consumer, Delivery, Isolation, Strategy
 from tidelog.engine.base import Can, Committed, Engine
 from tidelog.engine.embedded import EmbeddedEngine
 from tidelog.errors import ChannelNotFound, NotSupported
 from tidelog.partitioner import Partitioner
+from tidelog.patterns.mailboxes import Mailboxes
+from tidelog.patterns.reply import Answers
+from tidelog.patterns.request import Exchange
+from tidelog.places import Start, Stop
 from tidelog.producer import Producer
-from tidelog.storage.definitions import Definition, Wanted, compare
+from tidelog.share import OnChange
+from tidelog.skew_watch import WARN_SHARE, Listener
+from tidelog.storage.definitions import Definition, Wanted, compare, reply_of
+
+if TYPE_CHECKING:
+    from tidelog.group import Groups
 
 __all__ = ["Log", "open"]
 
@@ -75,6 +85,8 @@ class Log(Mapping[str, Channel[Any]]):
         """Programs call `tidelog.open` instead."""
         self._engine = engine
         self._lock = threading.Lock()
+        self._mailboxes = Mailboxes(engine)
+        self._answers = Answers(engine)
         # The same handle for whoever opens the same channel with the same type; handles nobody uses are forgotten.
         self._channels: weakref.WeakValueDictionary[Hashable, Channel[Any]] = weakref.WeakValueDictionary()
 
@@ -118,6 +130,7 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        reply: Any = None,
     ) -> Queue[bytes]: ...
     @overload
     def queue(
@@ -132,6 +145,7 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        reply: Any = None,
     ) -> Queue[T]: ...
     @overload
     def queue(
@@ -146,6 +160,7 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        reply: Any = None,
     ) -> Queue[Any]: ...
     def queue(self, name: str, type: Any = None, **options: Any) -> Queue[Any]:
         """The queue `name` of values of `type`, created if there is none: each message goes to exactly one receiver.
@@ -155,7 +170,8 @@ class Log(Mapping[str, Channel[Any]]):
         (age), an int (bytes per partition), "consumed", or None to keep everything. `max_message_bytes`: key and value
         together (default 16 MiB, at most 256 MiB). `segment_bytes`: size of a partition's files. `carries`: "command"
         (default), "event" or "document". `codec`: "json" (default), "msgpack" or "raw". `compression`: how batches are
-        packed: "none" (default), "gzip", "snappy", "lz4" or "zstd".
+        packed: "none" (default), "gzip", "snappy", "lz4" or "zstd". `reply`: the type of answers to its messages, for
+        `ask` and `Message.reply`.
 
         Options other than type, codec and partitions matter at creation only; change them later with `configure`.
         Raises SchemaMismatch if the channel exists with another kind, codec, dtype or number of partitions, ValueError
@@ -177,6 +193,7 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        reply: Any = None,
     ) -> Topic[bytes]: ...
     @overload
     def topic(
@@ -191,6 +208,7 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        reply: Any = None,
     ) -> Topic[T]: ...
     @overload
     def topic(
@@ -205,6 +223,7 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        reply: Any = None,
     ) -> Topic[Any]: ...
     def topic(self, name: str, type: Any = None, **options: Any) -> Topic[Any]:
         """The topic `name` of values of `type`, created if there is none: every group gets every message.
@@ -219,7 +238,12 @@ class Log(Mapping[str, Channel[Any]]):
             definition = self._engine.definition(name)
         except (TypeError, ValueError) as error:
             raise ChannelNotFound(f"there can be no channel {name!r}: {error}") from error
-        return self._handle(("as stored", name), definition, lambda: _stored_codec(definition))
+        return self._handle(
+            ("as stored", name),
+            definition,
+            lambda: _stored_codec(definition.codec, definition.type, definition.dtype),
+            lambda: _stored_reply(definition),
+        )
 
     def get(self, name: str, default: Any = None) -> Any:
         """`log[name]`, or `default` if there is no such channel."""
@@ -278,9 +302,14 @@ class Log(Mapping[str, Channel[Any]]):
         delivery: Delivery = "at-least-once",
         isolation: Isolation = "read-committed",
         busy_poll: Duration = 0.0,
-        timeout: Duration | None = None,
+        strategy: Strategy = "sticky",
+        member: str | None = None,
+        member_timeout: Duration = 10.0,
+        max_processing: Duration | None = None,
+        on_assign: OnChange | None = None,
+        on_revoke: OnChange | None = None,
     ) -> Consumer[Any]:
-        """One consumer of several channels as `group`; the options are those of `Queue.consumer`.
+        """One consumer of several channels (at most 64) as `group`; the options are those of `Queue.consumer`.
 
         Raises ValueError for a queue under another group than its own: its messages go to one group only.
         """
@@ -299,12 +328,34 @@ class Log(Mapping[str, Channel[Any]]):
             delivery=delivery,
             isolation=isolation,
             busy_poll=busy_poll,
-            timeout=timeout,
+            strategy=strategy,
+            member=member,
+            member_timeout=member_timeout,
+            max_processing=max_processing,
+            on_assign=on_assign,
+            on_revoke=on_revoke,
         )
+
+    @property
+    def groups(self) -> Groups:
+        """The consumer groups by name: members, offsets, lag; `reset` and `delete`."""
+        from tidelog.group import Groups  # many programs never ask
+
+        return Groups(self._engine)
 
     def offsets(self) -> list[Committed]:
         """How far each group has come in each partition, by group, channel and partition."""
         return self._engine.committed()
+
+    def on_skew(self, listener: Listener, *, threshold: float = WARN_SHARE) -> None:
+        """Call `listener` with a `SkewEvent` when one key has at least `threshold` (0 to 1) of what is sent to a
+        channel of several partitions.
+
+        It is called by whatever thread of this process sends, after its message is in the log; once a minute at most
+        for a channel. Keys are sampled: nothing is said before 512 samples, some 33,000 messages. From a quarter on the
+        logger `tidelog.skew` warns too. Raises ValueError, TypeError.
+        """
+        self._engine.skew_watch.on(listener, threshold)
 
     def sync(self) -> None:
         """Return when everything that is visible now is on disk. Raises StorageFailed, NoSpace."""
@@ -334,20 +385,39 @@ class Log(Mapping[str, Channel[Any]]):
     # --- inside ---
 
     def _channel(self, kind: Kind, name: str, type_: Any, options: dict[str, Any]) -> Channel[Any]:
+        reply = options.pop("reply", None)
         wanted = ChannelOptions.of(kind, **options)
         codec = codec_for(type_, wanted.codec)
-        definition = self._engine.create(name, kind, codec, wanted)
-        compare(definition, Wanted(kind=kind, codec=codec.name, dtype=codec.descr, partitions=wanted.partitions))
-        return self._handle((name, _hashable(type_), codec.signature), definition, lambda: codec)
+        answers = None if reply is None else codec_for(reply)
+        definition = self._engine.create(name, kind, codec, wanted, answers)
+        compare(
+            definition,
+            Wanted(
+                kind=kind,
+                codec=codec.name,
+                dtype=codec.descr,
+                partitions=wanted.partitions,
+                reply=reply_of(answers),
+            ),
+        )
+        key = (name, _hashable(type_), codec.signature, _hashable(reply))
+        return self._handle(key, definition, lambda: codec, lambda: answers or _stored_reply(definition))
 
-    def _handle(self, key: Hashable, definition: Definition, codec: Callable[[], Codec]) -> Channel[Any]:
+    def _handle(
+        self,
+        key: Hashable,
+        definition: Definition,
+        codec: Callable[[], Codec],
+        reply: Callable[[], Codec | None] = lambda: None,
+    ) -> Channel[Any]:
         with self._lock:
             known = self._channels.get(key)
-            if known is not None and known.opened().definition.id == definition.id:
-                return known
+            with suppress(ChannelNotFound):  # a handle on a channel of this name that was dropped
+                if known is not None and known.opened().definition.id == definition.id:
+                    return known
             opened = self._engine.open(definition, codec())
             kind = Queue if definition.kind == "queue" else Topic
-            made: Channel[Any] = kind(self._engine, opened)
+            made: Channel[Any] = kind(self._engine, opened, Exchange(self._mailboxes, self._answers, reply()))
             self._channels[key] = made
             return made
 
@@ -361,10 +431,16 @@ def _hashable(type_: Any) -> Hashable:
     return (id(type_.__class__), type_)  # numpy's dtypes compare equal to builtin classes
 
 
-def _stored_codec(definition: Definition) -> Codec:
+def _stored_codec(codec: str, type_name: str, dtype: list[Any] | None) -> Codec:
     """Rows where the channel holds a dtype, otherwise bytes under the stored codec's name."""
-    if definition.dtype is not None:
+    if dtype is not None:
         from tidelog.rows import dtype_from_descr
 
-        return codec_for(dtype_from_descr(definition.dtype))
-    return Codec(definition.codec, definition.type)
+        return codec_for(dtype_from_descr(dtype))
+    return Codec(codec, type_name)
+
+
+def _stored_reply(definition: Definition) -> Codec | None:
+    """The same for its answers; None if none are foreseen."""
+    stored = definition.reply
+    return None if stored is None else _stored_codec(stored.codec, stored.type, stored.dtype)

@@ -1,6 +1,6 @@
 """How are messages of several channels sent with one ack level, and gathered into batches?
 
-Floor 6: may import engine.base, compression, config, partitioner, message, errors, and the compiled sender.
+Floor 6: may import engine.base, compression, config, envelope, partitioner, message, errors, and the compiled sender.
 Thread rule: everything may be called from any thread.
 
 Without `linger` every call goes straight to a compiled sender. With it, messages are encoded and checked when `send` is
@@ -15,11 +15,13 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from tidelog import compression as _compression
+from tidelog import envelope
 from tidelog._native import Position, Receipt, Sender, murmur2
 from tidelog.config import Duration, duration_ms
 from tidelog.engine.base import Engine, Opened
@@ -40,6 +42,7 @@ BATCH_BYTES = 1 << 20
 """A gathered batch goes out when it is this large, whatever the clock says."""
 ACKS = ("written", "synced")
 _IDLE_SECONDS = 0.05  # how long the clock's thread stays after the last message
+_WAIT_SECONDS = 0.2  # at most so long asleep at once
 _SLICE_SECONDS = 0.05  # how often it looks whether the program is ending
 
 
@@ -90,7 +93,9 @@ class Producer:
         self._partitioner = partitioner
         self._pid = os.getpid()
         self._closed = False
-        self._lock = threading.Condition(threading.Lock())  # what is gathered, the clock's thread, the senders
+        # Never taken as `with self._changed`: an interrupt inside that Python code would leave it locked for ever.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._sending = threading.RLock()  # held while gathered messages go out, so that they keep their order
         self._senders: dict[str, tuple[Opened, Sender]] = {}
         self._gathered: dict[str, _Gathered] = {}
@@ -170,7 +175,7 @@ class Producer:
             if self._closed:
                 return
             self._closed = True
-            self._lock.notify_all()
+            self._changed.notify_all()
         self._engine.forget(self)
         self.flush()
 
@@ -246,6 +251,9 @@ class Producer:
             partition = 0
         elif key is not None or id is not None:
             partition = (murmur2(key if key is not None else str(id)) & 0x7FFF_FFFF) % count
+        if opened.codec.type_of is not None:
+            named = (envelope.TYPE, opened.codec.type_of(value))
+            headers = [pair for pair in envelope.pairs(headers) if pair[0] != envelope.TYPE] + [named]
         kept = None if headers is None else Headers(headers.items() if isinstance(headers, Mapping) else headers)
         if timestamp is not None:
             epoch_ms(timestamp, "timestamp")
@@ -264,10 +272,11 @@ class Producer:
                 batch = gathered.batches[message.partition] = _Batch(self, channel)
                 batch.due = time.monotonic() + self._linger
                 if self._clock is None:
-                    self._clock = threading.Thread(target=self._tick, name="tidelog-linger", daemon=False)
-                    self._clock.start()
+                    clock = threading.Thread(target=self._tick, name="tidelog-linger", daemon=False)
+                    clock.start()
+                    self._clock = clock
                 else:
-                    self._lock.notify_all()
+                    self._changed.notify_all()
             receipt = batch.add(message)
             full = batch.bytes >= BATCH_BYTES
         if full:
@@ -277,19 +286,29 @@ class Producer:
     def _send_gathered(self, channel: str) -> None:
         """Send what is gathered for a channel. Errors go to the receipts, and to whoever flushes."""
         with self._sending:
-            with self._lock:
-                gathered = self._gathered.pop(channel, None)
-            if gathered is None:
-                return
-            for partition, batch in gathered.batches.items():
-                try:
-                    batch.send(self._sender(gathered.opened, gathered=True), partition)
-                except BaseException as error:
-                    batch.fail(error)
-                    with self._lock:
-                        self._failed.append(batch)
-                    if not isinstance(error, Exception):
-                        raise
+            gathered: _Gathered | None = None
+            try:
+                with self._lock:
+                    if (gathered := self._gathered.get(channel)) is None:
+                        return
+                    del self._gathered[channel]
+                for partition, batch in gathered.batches.items():
+                    try:
+                        batch.send(self._sender(gathered.opened, gathered=True), partition)
+                    except Exception as error:
+                        self._note_failure(batch, error)
+            except BaseException as error:
+                # An interrupt: whoever waits for what was taken out and not sent must be told, or waits for ever.
+                if gathered is not None and self._gathered.get(channel) is not gathered:
+                    for batch in gathered.batches.values():
+                        if not batch.done.is_set():
+                            self._note_failure(batch, error)
+                raise
+
+    def _note_failure(self, batch: _Batch, error: BaseException) -> None:
+        batch.fail(error)
+        with self._lock:
+            self._failed.append(batch)
 
     def _raise_failure(self) -> None:
         with self._lock:
@@ -317,7 +336,7 @@ class Producer:
                 ending = not threading.main_thread().is_alive()
                 due = [channel for channel, moment in first.items() if ending or moment <= now]
                 if not due:
-                    self._lock.wait(min([_SLICE_SECONDS, *(moment - now for moment in first.values())]))
+                    self._changed.wait(min([_SLICE_SECONDS, *(moment - now for moment in first.values())]))
             for channel in due:
                 self._send_gathered(channel)
 
@@ -363,7 +382,7 @@ class _Batch:
         """Somebody saw the error through a receipt."""
         self.error: BaseException | None = None
         self.receipt: Receipt | None = None
-        self.done = threading.Event()
+        self.done = _Done()
 
     def add(self, message: _Message) -> Lingering:
         self.messages.append(message)
@@ -386,6 +405,30 @@ class _Batch:
     def fail(self, error: BaseException) -> None:
         self.error = error
         self.done.set()
+
+
+class _Done:
+    """An event that an interrupt cannot break: threading.Event takes its lock in Python code."""
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        self._flag = True
+        with suppress(RuntimeError):  # it is open already
+            self._gate.release()
+
+    def wait(self, seconds: float | None) -> bool:
+        until = time.monotonic() + (threading.TIMEOUT_MAX if seconds is None else seconds)
+        while not self._flag and (left := until - time.monotonic()) >= 0:
+            if self._gate.acquire(timeout=min(left, _WAIT_SECONDS)):
+                self._gate.release()
+        return self._flag
 
 
 class Lingering(Receipt):

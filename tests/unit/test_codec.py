@@ -287,7 +287,7 @@ def test_any_bytes_are_a_value_or_a_decode_error(data: bytes) -> None:
             continue
 
 
-@pytest.mark.parametrize("type_", [Unknown, list[Unknown], dict[str, Unknown | None], object(), 3, Order | Sold])
+@pytest.mark.parametrize("type_", [Unknown, list[Unknown], dict[str, Unknown | None], object(), 3, Order | Sold | int])
 def test_types_that_cannot_be_written(type_: Any) -> None:
     with pytest.raises(TypeError, match="cannot be the type of a channel"):
         codec_for(type_)

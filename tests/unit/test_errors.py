@@ -20,6 +20,7 @@ TREE = {
     "DecodeError": (ValueError, False),
     "TooLarge": (ValueError, False),
     "OffsetOutOfRange": (LookupError, False),
+    "ReplyError": (errors.Error, False),
     "Corrupt": (errors.Error, False),
     "Fenced": (errors.Error, False),
     "NoSpace": (OSError, True),
