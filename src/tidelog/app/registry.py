@@ -1,0 +1,244 @@
+"""What is an application made of: which channels, which handlers, which hooks?
+
+Floor 8: may import channels, declaring, handler, hooks, retry, config. Thread rule: everything is added by one thread,
+before the application starts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from tidelog.app.channels import AppChannel, ChannelLike, ChannelSpec
+from tidelog.app.declaring import make_handler
+from tidelog.app.handler import Concurrency, Handler
+from tidelog.app.hooks import Failure, Hooks
+from tidelog.app.retry import Retries
+from tidelog.config import Carries, Duration, Retention
+
+if TYPE_CHECKING:
+    from tidelog.log import Log
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registry:
+    """The half of `App` that is filled when a program's modules are imported."""
+
+    name: str
+
+    def __init__(self, call: Callable[[Any], Any]) -> None:
+        """`call` waits for what an async hook returned."""
+        self._handlers: list[Handler] = []
+        self._channels: list[ChannelSpec] = []
+        self._hooks = Hooks(call)
+
+    def _its_log(self) -> Log:
+        """The log in which declared channels are opened."""
+        raise NotImplementedError
+
+    def _refuse_late(self) -> None:
+        """Raise RuntimeError if it is too late to add anything."""
+        raise NotImplementedError
+
+    @property
+    def handlers(self) -> Sequence[Handler]:
+        """What was registered, in this order."""
+        return tuple(self._handlers)
+
+    @property
+    def channels(self) -> Sequence[ChannelSpec]:
+        """The channels that `queue` and `topic` declared."""
+        return tuple(self._channels)
+
+    # --- channels ---
+
+    @overload
+    def queue(self, name: str, type: None = None, **options: Any) -> AppChannel[bytes]: ...
+    @overload
+    def queue(self, name: str, type: type[T], **options: Any) -> AppChannel[T]: ...
+    @overload
+    def queue(self, name: str, type: Any, **options: Any) -> AppChannel[Any]: ...
+    def queue(self, name: str, type: Any = None, **options: Any) -> AppChannel[Any]:
+        """Declare a queue; it is created or opened when it is first used. The options are those of `log.queue`."""
+        return self._declare("queue", name, type, **options)
+
+    @overload
+    def topic(self, name: str, type: None = None, **options: Any) -> AppChannel[bytes]: ...
+    @overload
+    def topic(self, name: str, type: type[T], **options: Any) -> AppChannel[T]: ...
+    @overload
+    def topic(self, name: str, type: Any, **options: Any) -> AppChannel[Any]: ...
+    def topic(self, name: str, type: Any = None, **options: Any) -> AppChannel[Any]:
+        """Declare a topic; it is created or opened when it is first used. The options are those of `log.topic`."""
+        return self._declare("topic", name, type, **options)
+
+    def _declare(
+        self,
+        kind: Literal["queue", "topic"],
+        name: str,
+        type_: Any,
+        *,
+        reply: Any = None,
+        partitions: int | None = None,
+        retention: Retention = None,
+        carries: Carries | None = None,
+        codec: str | None = None,
+        **options: Any,
+    ) -> AppChannel[Any]:
+        spec = ChannelSpec(
+            name=name,
+            kind=kind,
+            type=type_,
+            reply=reply,
+            partitions=partitions,
+            carries=carries,
+            codec=codec,
+            retention=retention,
+            options=options,
+        )
+        self._channels.append(spec)
+        return AppChannel(spec, self._its_log)
+
+    # --- handlers ---
+
+    def on(
+        self,
+        channel: ChannelLike,
+        *,
+        group: str | None = None,
+        sends: ChannelLike | None = None,
+        key: Callable[[Any], Any] | None = None,
+        retries: Retries = 0,
+        dead_letter: ChannelLike | None = None,
+        concurrency: Concurrency = 1,
+        delivery: Literal["at-least-once", "at-most-once"] = "at-least-once",
+        start: Any = "earliest",
+        max_processing: Duration | None = None,
+        batch: int = 1000,
+    ) -> Callable[[F], F]:
+        """Register a function for the messages of `channel`; it is returned as it is, so it can be called directly.
+
+        What it takes is said by the annotation of its parameter: `Message[T]`, `Batch[T]`, or the value. `group`: for a
+        topic, default the application's name. `sends`: where the returned value goes; None sends nothing, a list or a
+        generator is sent one by one. Its key is what `key` answers for it, else the incoming message's. `retries`: a
+        number, or a `tidelog.app.Retry`. `dead_letter`: where messages go that cannot be handled. `concurrency`: how
+        many messages at once, or "key": as many as there are keys; messages of one key are always one after the other.
+        `delivery`: "at-most-once" commits before the function is called. `start`: where a new group begins.
+        `max_processing`: seconds after which a message that is still being handled loses its partition to another
+        member. `batch`: the most messages of a `Batch`.
+
+        Raises TypeError or ValueError for what does not fit together.
+        """
+        names = _names_in_sight()
+
+        def register(function: F) -> F:
+            self._add(
+                make_handler(
+                    function,
+                    channel,
+                    names,
+                    app_name=self.name,
+                    group=group,
+                    sends=sends,
+                    key=key,
+                    retries=retries,
+                    dead_letter=dead_letter,
+                    concurrency=concurrency,
+                    delivery=delivery,
+                    start=start,
+                    max_processing=max_processing,
+                    batch=batch,
+                )
+            )
+            return function
+
+        return register
+
+    def answers(
+        self,
+        channel: ChannelLike,
+        *,
+        retries: Retries = 0,
+        dead_letter: ChannelLike | None = None,
+        concurrency: Concurrency = 1,
+        start: Any = "earliest",
+        max_processing: Duration | None = None,
+    ) -> Callable[[F], F]:
+        """Register a function that answers the questions of a queue: what it returns is the answer, what a generator
+        yields are several, None is none. When its attempts are used up the error is the answer.
+
+        The options and errors are those of `on`.
+        """
+        names = _names_in_sight()
+
+        def register(function: F) -> F:
+            self._add(
+                make_handler(
+                    function,
+                    channel,
+                    names,
+                    app_name=self.name,
+                    answers=True,
+                    retries=retries,
+                    dead_letter=dead_letter,
+                    concurrency=concurrency,
+                    start=start,
+                    max_processing=max_processing,
+                )
+            )
+            return function
+
+        return register
+
+    def _add(self, handler: Handler) -> None:
+        self._refuse_late()
+        for known in self._handlers:
+            if (known.channel.name, known.group) == (handler.channel.name, handler.group):
+                raise ValueError(
+                    f"{known.name} reads {handler.channel.name!r} as the group {handler.group!r} already, and "
+                    f"{handler.name} would take half of its messages: "
+                    + ("a queue has one receiver" if handler.channel.kind == "queue" else "give each its own group=")
+                )
+        taken = {known.name for known in self._handlers}
+        if handler.name in taken:
+            number = next(number for number in range(2, len(taken) + 3) if f"{handler.name}-{number}" not in taken)
+            handler = replace(handler, name=f"{handler.name}-{number}")
+        self._handlers.append(handler)
+
+    # --- hooks ---
+
+    def before_start(self, function: F) -> F:
+        """Have a function (or coroutine function) called when the log is open and before anything is received."""
+        return self._hook("before_start", function)
+
+    def after_start(self, function: F) -> F:
+        """Have it called when every handler receives."""
+        return self._hook("after_start", function)
+
+    def on_error(self, function: Callable[[Failure], Any]) -> Callable[[Failure], Any]:
+        """Have it called with a `Failure` whenever a handler failed."""
+        return self._hook("on_error", function)
+
+    def before_stop(self, function: F) -> F:
+        """Have it called when the application begins to stop; nothing new is received from then on."""
+        return self._hook("before_stop", function)
+
+    def after_stop(self, function: F) -> F:
+        """Have it called when every handler has ended and committed; the log is still open."""
+        return self._hook("after_stop", function)
+
+    def _hook(self, moment: str, function: F) -> F:
+        self._refuse_late()
+        self._hooks.add(moment, function)
+        return function
+
+
+def _names_in_sight() -> Mapping[str, Any]:
+    """The local names where a handler is written: its annotations may be names of classes beside it."""
+    return dict(sys._getframe(2).f_locals)
