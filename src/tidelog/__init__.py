@@ -19,7 +19,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tidelog import native, testing
+    from tidelog import aio, native, testing
+    from tidelog.app import App
     from tidelog.channel import Channel, Queue, Topic
     from tidelog.consumer import Consumer
     from tidelog.errors import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         NoSpace,
         NotSupported,
         OffsetOutOfRange,
+        ReplyError,
         SchemaMismatch,
         StorageFailed,
         Timeout,
@@ -42,9 +44,11 @@ if TYPE_CHECKING:
     )
     from tidelog.log import Log, open
     from tidelog.message import Batch, Message, Position, Receipt
+    from tidelog.patterns.request import Replies
     from tidelog.producer import Producer
 
 __all__ = [
+    "App",
     "Batch",
     "Channel",
     "ChannelNotFound",
@@ -66,11 +70,14 @@ __all__ = [
     "Producer",
     "Queue",
     "Receipt",
+    "Replies",
+    "ReplyError",
     "SchemaMismatch",
     "StorageFailed",
     "Timeout",
     "TooLarge",
     "Topic",
+    "aio",
     "native",
     "open",
     "testing",
@@ -78,13 +85,15 @@ __all__ = [
 
 
 _HOMES = {
+    "app": ("App",),
     "channel": ("Channel", "Queue", "Topic"),
     "consumer": ("Consumer",),
     "log": ("Log", "open"),
     "message": ("Batch", "Message", "Position", "Receipt"),
+    "patterns.request": ("Replies",),
     "producer": ("Producer",),
 }
-_MODULES = ("native", "testing")
+_MODULES = ("aio", "native", "testing")
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
