@@ -1,0 +1,1 @@
+"""Are API descriptions what AsyncAPI's own tools take for right?"""
