@@ -37,6 +37,8 @@ QUESTIONS = [
     "opening",  #            opening a store, clean, after a kill, as a new boot
     "growth",  #             does cost grow with the log?
     "many_partitions",  #    does it grow with the number of partitions?
+    "groups",  #             sharing work out in a group, and what it brings
+    "app",  #                handlers of an application, questions and answers
     "instructions",  #       counted, not timed
 ]
 

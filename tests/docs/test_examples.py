@@ -2,7 +2,8 @@
 
 Every fenced block belongs to a kind, and every kind has a rule (docs/contributing.md repeats them for writers):
 
-    python   run top to bottom, one namespace per file, in a directory of the file's own
+    python   run top to bottom, one namespace per file, in a directory of the file's own; a block whose first line is
+             "# NAME.py" is saved there under this name and imported, so that what follows can import and run it
     sh       run by `sh -eu` in the same directory; lines of ./dev and .ci/run are not run: their verb, lane and paths
              must exist
     console  lines after "$ " are run, what follows them is what they print ("..." stands for anything)
@@ -15,24 +16,30 @@ A fence of another kind, of none, or one that is never closed fails: nothing is 
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-MUST_RUN = {"README.md", "format.md", "guarantees.md"}  # pages that are nothing without examples
+GUIDES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+MUST_RUN = {"README.md", "docs/format.md", "docs/guarantees.md", *(str(path.relative_to(ROOT)) for path in GUIDES)}
+"""Pages that are nothing without examples."""
 SECONDS = 60
 
+SAVED = re.compile(r"# (?P<module>[a-z_]\w*)\.py\n")
 FENCE = re.compile(r"^(?P<indent>\s*)(?P<marks>`{3,}|~{3,})\s*(?P<info>.*?)\s*$")
 
 
@@ -81,6 +88,7 @@ class Page:
         self.directory = directory
         self.module = types.ModuleType("example_" + re.sub(r"\W", "_", name))
         self.ran = 0
+        self.saved: list[str] = []
         # The command of this checkout, whatever the machine has installed under that name.
         programs = directory / ".bin"
         programs.mkdir()
@@ -109,9 +117,24 @@ class Page:
         json.loads(fence.text)
 
     def run_python(self, fence: Fence) -> None:
+        saved = SAVED.match(fence.text)
+        if saved:
+            self.save(saved["module"], fence.text)
+            return
         # The line numbers of a traceback are those of the page.
         code = compile("\n" * (fence.line - 1) + fence.text, self.name, "exec", dont_inherit=True)
         exec(code, self.module.__dict__)
+        self.ran += 1
+
+    def save(self, module: str, text: str) -> None:
+        """A file of the page's own, as a reader would write it; importing it is running it."""
+        if module not in self.saved and module in sys.modules:
+            raise BadPage(f"{module}.py: there is a module of this name, choose another")
+        (self.directory / f"{module}.py").write_text(text, encoding="utf-8")
+        sys.modules.pop(module, None)
+        self.saved.append(module)
+        importlib.invalidate_caches()
+        importlib.import_module(module)
         self.ran += 1
 
     def run_sh(self, fence: Fence) -> None:
@@ -138,21 +161,27 @@ class Page:
 
     def shell(self, script: str, line: int) -> str:
         """What `script` prints. Raises BadPage when it fails."""
-        done = subprocess.run(
+        done = subprocess.Popen(
             ["sh", "-eu", "-c", script],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=self.directory,
             env=self.environment,
-            capture_output=True,
             text=True,
-            timeout=SECONDS,
-            check=False,
+            start_new_session=True,
         )
+        try:
+            stdout, stderr = done.communicate(timeout=SECONDS)
+        except BaseException:  # what it left in the background ends with it
+            os.killpg(done.pid, signal.SIGKILL)
+            done.communicate()
+            raise
         if done.returncode != 0:
             raise BadPage(
-                f"line {line}: exit code {done.returncode} from\n{script}\nstdout: {done.stdout}\nstderr: {done.stderr}"
+                f"line {line}: exit code {done.returncode} from\n{script}\nstdout: {stdout}\nstderr: {stderr}"
             )
-        return done.stdout
+        return stdout
 
 
 def compare(printed: str, expected: str, line: int) -> None:
@@ -191,6 +220,8 @@ def test_page(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     page = Page(path.name, tmp_path)
     blocks = list(fences(path.read_text(encoding="utf-8")))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file that is written twice in a second is another one
     monkeypatch.setitem(sys.modules, page.module.__name__, page.module)
     for key in [key for key in os.environ if key.startswith("TIDELOG_")]:
         monkeypatch.delenv(key)
@@ -199,8 +230,12 @@ def test_page(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             page.run(block)
     finally:
         page.module.__dict__.clear()
+        for module in page.saved:
+            forgotten: Any = sys.modules.pop(module, None)
+            if forgotten is not None:
+                forgotten.__dict__.clear()
         gc.collect()  # logs that an example left open are closed before their directory goes
-    if path.name in MUST_RUN:
+    if str(path.relative_to(ROOT)) in MUST_RUN:
         assert page.ran, "the page has no example that runs"
 
 
@@ -214,6 +249,8 @@ BROKEN = {
     "beside a list mark": "- ```python\n  1 / 0\n  ```\n",
     "indented": "So:\n\n    tidelog ls\n",
     "python raises": "```python\nassert 1 == 2\n```\n",
+    "saved file raises": "```python\n# raises_here.py\nassert 1 == 2\n```\n",
+    "saved under a taken name": "```python\n# json.py\nx = 1\n```\n",
     "second block": "```python\nx = 1\n```\n\n1. in a list\n   ```python\n   assert x == 2\n   ```\n",
     "sh fails": "```sh\nfalse\ntrue\n```\n",
     "no such command": "```sh\ntidelog no-such-command\n```\n",
@@ -228,17 +265,20 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
-def test_broken_page_is_seen(text: str, tmp_path: Path) -> None:
+def test_broken_page_is_seen(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
     page = Page("broken.md", tmp_path)
     with pytest.raises((AssertionError, ValueError)):
         for block in fences(text):
             page.run(block)
 
 
-def test_good_page(tmp_path: Path) -> None:
+def test_good_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
     page = Page("good.md", tmp_path)
     text = (
-        "```python\nx = 1\n```\n- a list\n  ```python\n  assert x == 1\n  ```\n"
+        "```python\n# good_page_file.py\ny = 1\n```\n```python\nimport good_page_file\nx = good_page_file.y\n```\n"
+        "- a list\n  ```python\n  assert x == 1\n  ```\n"
         "```sh\necho one > file   # a comment\n./dev test tests/docs   # not run\n```\n"
         "````text\n```\nnot run\n```\n````\n"
         '```console\n$ cat file\none\n$ echo "a 17 b"\na ... b\n```\n```json\n{"a": [1]}\n```\n'
@@ -246,5 +286,6 @@ def test_good_page(tmp_path: Path) -> None:
     blocks = list(fences(text))
     for block in blocks:
         page.run(block)
-    assert [block.language for block in blocks] == ["python", "python", "sh", "text", "console", "json"]
-    assert page.ran == 4
+    assert [block.language for block in blocks] == ["python"] * 3 + ["sh", "text", "console", "json"]
+    assert page.ran == 5
+    assert (tmp_path / "good_page_file.py").exists()
