@@ -35,6 +35,11 @@ LANES = [
     ),
     Lane("cuts", ("tests.power.cuts", "--cuts", "5000"), "real power cuts"),
     Lane("full-disk", ("tests.power.full_disk", "--cycles", "1000"), "full disks"),
+    Lane(
+        "history",
+        ("tests.history.run", "--runs", "60", "--seconds", "120", "--kills", "400", "--operations", "4000000"),
+        "groups under kills, stops, full disks and rebalances, judged by their history",
+    ),
     Lane("faults", ("tests.faults.test_faults",), "every call fails in turn, alone and in pairs, and every allocation"),
     Lane("damage", ("tests.damage.test_damage",), "every bit and every length of every file"),
     Lane(

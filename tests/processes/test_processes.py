@@ -1,7 +1,7 @@
-"""Do the processes of one partition go on, whoever of them is killed or stopped?
+"""Do the processes of one partition, and of one consumer group, go on, whoever of them is killed or stopped?
 
-survivors.c says how. As a test 300 processes are killed; `python -m tests.processes.test_processes --kills 20000` kills
-as many as asked.
+survivors.c and membership.c say how. As a test 300 processes are killed in the one and 80 in the other;
+`python -m tests.processes.test_processes --kills 20000` kills as many as asked.
 """
 
 from __future__ import annotations
@@ -30,6 +30,18 @@ def test_kills_at_random_times() -> None:
     except builds.BuildFailed as error:
         pytest.fail(str(error), pytrace=False)
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=500, check=False)
+    print(done.stdout)
+    if done.returncode:
+        pytest.fail(f"exit code {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-8000:]}", pytrace=False)
+
+
+@pytest.mark.timeout(300)
+def test_members_of_a_group() -> None:
+    try:
+        command = [str(builds.program(HERE / "membership.c", builds.TEST)), "--rounds", "6"]
+    except builds.BuildFailed as error:
+        pytest.fail(str(error), pytrace=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=240, check=False)
     print(done.stdout)
     if done.returncode:
         pytest.fail(f"exit code {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-8000:]}", pytrace=False)

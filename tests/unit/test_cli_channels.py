@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.unit.commands import Commands
-from tidelog.cli import info
 from tidelog.log import open as open_log
 from tidelog.skew import HotKey, PartitionShare, Skew
 
@@ -154,15 +153,15 @@ def skew(counts: list[int], *hottest: tuple[bytes | None, int, int]) -> Skew:
 
 
 def test_advice_fits_the_cause() -> None:
-    assert info.advice(skew([10, 11, 9], (b"a", 0, 2))) == []
-    alone = " ".join(info.advice(skew([90, 5, 5], (b"a", 0, 85), (b"b", 0, 5))))
+    assert list(skew([10, 11, 9], (b"a", 0, 2)).advice) == []
+    alone = " ".join(list(skew([90, 5, 5], (b"a", 0, 85), (b"b", 0, 5)).advice))
     assert "key 'a' alone" in alone and "fills partition 0" in alone
-    together = " ".join(info.advice(skew([60, 10, 30], (b"a", 0, 25), (b"b", 0, 25), (b"c", 1, 5))))
+    together = " ".join(list(skew([60, 10, 30], (b"a", 0, 25), (b"b", 0, 25), (b"c", 1, 5)).advice))
     assert "several hot keys meet in partition 0 (a, b)" in together
-    keyless = " ".join(info.advice(skew([90, 5, 5], (None, 0, 90))))
+    keyless = " ".join(list(skew([90, 5, 5], (None, 0, 90)).advice))
     assert "without a key is 90.0 %" in keyless
-    assert "partition 0 has 90.0 %" in " ".join(info.advice(skew([90, 5, 5], (b"a", 0, 2))))
-    assert info.advice(skew([100], (b"a", 0, 100))) == []
+    assert "partition 0 has 90.0 %" in " ".join(list(skew([90, 5, 5], (b"a", 0, 2)).advice))
+    assert list(skew([100], (b"a", 0, 100)).advice) == []
 
 
 # --- offsets ---

@@ -16,7 +16,7 @@ import pytest
 
 from tidelog.channel import Queue
 from tidelog.consumer import Assigned, Consumer
-from tidelog.errors import Closed, Locked, NotSupported, OffsetOutOfRange, Timeout
+from tidelog.errors import Closed, NotSupported, OffsetOutOfRange, Timeout
 from tidelog.log import Log
 from tidelog.log import open as open_log
 from tidelog.message import Position
@@ -132,13 +132,22 @@ def test_exactly_once_says_what_to_do_instead(orders: Queue[bytes]) -> None:
         ({"start": 1.5}, TypeError),
         ({"stop": "start"}, ValueError),
         ({"busy_poll": -1}, ValueError),
-        ({"timeout": "5"}, TypeError),
+        ({"strategy": "fair"}, ValueError),
+        ({"member": ""}, ValueError),
+        ({"member": "x" * 97}, ValueError),
+        ({"member": 5}, ValueError),
+        ({"member_timeout": -1}, ValueError),
+        ({"max_processing": 0}, ValueError),
+        ({"max_processing": "5"}, TypeError),
+        ({"on_assign": 5}, TypeError),
+        ({"on_revoke": "x"}, TypeError),
     ],
 )
 def test_options_out_of_range_hold_no_lease(orders: Queue[bytes], options: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(options))):
         orders.consumer(**options)
-    orders.consumer(timeout=0).close()
+    with orders.consumer() as consumer:
+        assert consumer.assignment == (Assigned("orders", 0),)
 
 
 # --- where it starts and stops ---
@@ -149,7 +158,6 @@ def test_the_start_matters_until_something_is_committed(orders: Queue[bytes]) ->
         ("earliest", b"0"),
         (7, b"7"),
         (DAY + timedelta(seconds=4), b"4"),
-        ("latest", None),
     ]
     for start, first in places:
         with pytest.raises(Failure), orders.consumer(start=start, stop="end") as consumer:
@@ -159,6 +167,21 @@ def test_the_start_matters_until_something_is_committed(orders: Queue[bytes]) ->
         consumer.receive(timeout=5)
     with orders.consumer(start=2) as consumer:
         assert consumer.receive(timeout=5).value == b"6"
+
+
+def test_latest_is_remembered(tide: Log) -> None:
+    """Or what came between two consumers that handled nothing would be skipped by the second."""
+    events = tide.topic("events", partitions=1)
+    events.send(b"before")
+    for delivery in ("at-least-once", "at-most-once"):
+        with events.consumer(delivery, start="latest", delivery=delivery):
+            pass
+    events.send(b"between")
+    for delivery in ("at-least-once", "at-most-once"):
+        with events.consumer(delivery, start="latest") as consumer:
+            assert consumer.receive(timeout=5).value == b"between"
+    with events.consumer("manual", start="latest", delivery="manual") as consumer:
+        assert consumer.committed == {Assigned("events", 0): None}, "manual commits what it is told"
 
 
 def test_stop_ends_iteration(orders: Queue[bytes]) -> None:
@@ -259,7 +282,8 @@ def test_close_wakes_a_blocked_call(tide: Log) -> None:
     thread.join(20)
     assert not thread.is_alive()
     assert [type(error) for error in raised] == [Closed]
-    tide.queue("orders").consumer(timeout=0).close()
+    with tide.queue("orders").consumer() as another:
+        assert len(another.assignment) == 4
 
 
 def test_a_second_thread_is_refused(tide: Log) -> None:
@@ -272,27 +296,7 @@ def test_a_second_thread_is_refused(tide: Log) -> None:
         assert raised == []
 
 
-# --- one live consumer of a group ---
-
-
-def test_a_second_consumer_of_the_process_is_told_who_holds(orders: Queue[bytes]) -> None:
-    with orders.consumer():
-        begin = time.monotonic()
-        with pytest.raises(Locked, match=r"group 'orders'.*held by .*process") as caught:
-            orders.consumer(timeout=0.2)
-        assert time.monotonic() - begin >= 0.2
-        assert caught.value.holder
-        assert caught.value.retriable
-    orders.consumer(timeout=0).close()
-
-
-def test_a_second_consumer_waits_for_the_first(orders: Queue[bytes]) -> None:
-    first = orders.consumer()
-    first.receive(timeout=5)
-    first.commit()
-    threading.Timer(0.3, first.close).start()
-    with orders.consumer(timeout=30) as second:
-        assert second.receive(timeout=5).value == b"1"
+# --- other processes and groups ---
 
 
 @contextmanager
@@ -307,7 +311,7 @@ def other_process(code: str) -> Iterator[subprocess.Popen[str]]:
             process.wait()
 
 
-def test_another_process_is_named_and_its_death_frees_the_group(tmp_path: Path) -> None:
+def test_the_death_of_another_process_frees_its_partitions(tmp_path: Path) -> None:
     with open_log(tmp_path / "x") as log:
         queue = log.queue("orders", partitions=1)
         queue.send_many([b"0", b"1", b"2"])
@@ -317,15 +321,13 @@ def test_another_process_is_named_and_its_death_frees_the_group(tmp_path: Path) 
             "c.receive(timeout=5); c.receive(timeout=5)\n"
             "print('ready', flush=True); time.sleep(600)"
         )
-        with other_process(code) as process:
-            with pytest.raises(Locked) as caught:
-                queue.consumer(timeout=0.2)
-            assert str(process.pid) in caught.value.holder
+        with other_process(code) as process, queue.consumer() as consumer:
+            with pytest.raises(Timeout):
+                consumer.receive(timeout=0.3)
+            assert consumer.assignment == ()
             assert [row.owner_pid for row in queue.offsets()] == [process.pid]
             process.kill()
-            process.wait()
-            with queue.consumer(timeout=30) as consumer:
-                assert consumer.receive(timeout=5).value == b"1", "what the killed one had not committed comes again"
+            assert consumer.receive(timeout=30).value == b"1", "what the killed one had not committed comes again"
 
 
 def test_tails_and_other_groups_are_not_in_the_way(tide: Log) -> None:
@@ -362,9 +364,9 @@ def test_seek_to_every_kind_of_place(orders: Queue[bytes]) -> None:
         for place in ((1, 0), "nowhere", -1, (0, "x")):
             with pytest.raises(ValueError):
                 consumer.seek(place)  # type: ignore[arg-type]
-        for place in (1.5, (0, 1.5), (0,), None):
+        for wrong_type in (1.5, (0, 1.5), (0,), None):
             with pytest.raises(TypeError):
-                consumer.seek(place)  # type: ignore[arg-type]
+                consumer.seek(wrong_type)  # type: ignore[arg-type]
 
 
 def test_seeking_commits_nothing(orders: Queue[bytes]) -> None:

@@ -41,4 +41,7 @@ def test_lag_leaves_gaps_out(tmp_path: Path) -> None:
             assert [m.value for m in consumer.receive_many(30, timeout=1)] == [b"after"] * 5
             assert consumer.lag == 0
         assert [row.lag for row in log.offsets()] == [35]
+        part = channel.opened().partitions[0]
+        # From inside the gap too, however close to its end.
+        assert [part.count_from(offset) for offset in (0, 39, 40, end - 3, end, end + 4)] == [45, 6, 5, 5, 5, 1]
     shutil.rmtree(store)

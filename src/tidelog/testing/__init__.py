@@ -3,25 +3,79 @@
 Floor 8: may import every lower floor, never the package root. Importing this package costs nothing: each tool is a
 module that is loaded when it is asked for. Thread rule: each module says its own.
 
-    LogModel    a Hypothesis state machine that holds the public API against a plain list (needs hypothesis)
+Was everything delivered as it was promised?
 
-The pytest fixture `tide`, a log in a temporary directory, is there as soon as tidelog is installed.
+    record = Recorder()                       # in memory; else Recorder("dir/name") in each process, load("dir")
+    sending = Sending(record, orders)         # its send and send_many are written down
+    with Receiving(record, orders.consumer, delivery="manual") as received: ...
+    read_to_the_end(record, orders)
+    check(record.history())                   # raises AnomalyFound: the shortest story that shows what is wrong
+
+    check            judges a history: lost, doubled, reordered, skipped, two owners, torn transactions, power cuts
+    History          what happened; `History.parse(text)` for histories written by hand, `load(*paths)` for files
+    Recorder         writes the history of one process; what it wrote survives the death of the process
+    Sending, Receiving, read_to_the_end    a channel, a consumer and a complete reading that record themselves
+    AnomalyFound     what `check` raises: `.name`, `.story` (its lines are a history too), `.anomalies`
+
+What if something fails?
+
+    faults           with faults.fail("append", error=NoSpace, after=3): ...   also delay and kill
+    strategies       Hypothesis: keys, values, headers, messages, interleavings of producers and consumers
+    AppMachine       a Hypothesis state machine for your own application: messages, time and faults in any order
+    LogModel         a Hypothesis state machine that holds the public API against a plain list
+
+An application is run in a test by `app.test()` (testing/harness.py). The pytest fixture `tide`, a log in a temporary
+directory, is there as soon as tidelog is installed. `strategies`, `AppMachine` and `LogModel` need hypothesis.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tidelog.testing import faults, strategies
+    from tidelog.testing.app_machine import AppMachine
+    from tidelog.testing.history import History
+    from tidelog.testing.judge import check
     from tidelog.testing.model import LogModel
+    from tidelog.testing.recorder import Recorder, load
+    from tidelog.testing.recording import Receiving, Sending, read_to_the_end
+    from tidelog.testing.stories import AnomalyFound
 
-__all__ = ["LogModel"]
+__all__ = [
+    "AnomalyFound",
+    "AppMachine",
+    "History",
+    "LogModel",
+    "Receiving",
+    "Recorder",
+    "Sending",
+    "check",
+    "faults",
+    "load",
+    "read_to_the_end",
+    "strategies",
+]
+
+_HOMES = {
+    "AnomalyFound": "stories",
+    "AppMachine": "app_machine",
+    "History": "history",
+    "LogModel": "model",
+    "Receiving": "recording",
+    "Recorder": "recorder",
+    "Sending": "recording",
+    "check": "judge",
+    "load": "recorder",
+    "read_to_the_end": "recording",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Loads a tool at its first use."""
-    if name == "LogModel":
-        from tidelog.testing.model import LogModel
-
-        return LogModel
+    if name in ("faults", "strategies"):
+        return importlib.import_module(f"tidelog.testing.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"tidelog.testing.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'tidelog.testing' has no attribute {name!r}")

@@ -269,7 +269,7 @@ class LogModel(RuleBasedStateMachine):
     @rule(group=st.sampled_from(["q", "red", "blue"]), manual=st.booleans())
     def subscribe(self, group: str, manual: bool) -> None:
         """A consumer goes on where its group had committed."""
-        options: dict[str, Any] = {"delivery": "manual" if manual else "at-least-once", "timeout": 5.0}
+        options: dict[str, Any] = {"delivery": "manual" if manual else "at-least-once"}
         name = "q" if group == "q" else "t"
         consumer = self.log.consumer(self.channels[name], group=group, **options)
         position = {

@@ -1,0 +1,50 @@
+"""Does a run of real processes under the nemesis keep every promise, and would it notice if one was broken?
+
+run.py says how. `python tests/history/run.py --runs 100` is the long form. Minutes: `pytest -m lane tests/history`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.history.bugs import BUGS
+
+pytestmark = pytest.mark.lane
+RUN = Path(__file__).with_name("run.py")
+SHORT = ("--seconds", "4", "--kills", "20", "--stops", "3", "--forks", "1", "--full", "0", "--operations", "80000")
+
+
+def run(*arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    """One run of run.py, ended after so many seconds."""
+    return subprocess.run(
+        [sys.executable, str(RUN), *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_every_promise_is_kept() -> None:
+    """At least 1,000,000 operations, 200 kills, 50 stops and 100 rebalances."""
+    done = run(seconds=280)
+    print(done.stdout)
+    if done.returncode:
+        pytest.fail(f"exit code {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-8000:]}", pytrace=False)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_mistake_is_found(bug: str) -> None:
+    done = run("--bug", bug, *SHORT, seconds=180)
+    print(done.stdout, done.stderr[-3000:])
+    assert done.returncode == 1, f"the run did not notice the mistake {bug}:\n{done.stdout}{done.stderr[-3000:]}"
+    told = [line.partition(":")[0] for line in done.stderr.splitlines()]
+    assert set(told) & set(BUGS[bug][1]), f"{bug} was to be told as one of {BUGS[bug][1]}:\n{done.stderr[-3000:]}"
