@@ -15,25 +15,24 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from tidelog import compression as _compression
 from tidelog import envelope
-from tidelog._native import Position, Receipt, Sender, murmur2
+from tidelog._native import Receipt, Sender, murmur2
 from tidelog.config import Duration, duration_ms
 from tidelog.engine.base import Engine, Opened
-from tidelog.errors import Closed, NotSupported, Timeout, TooLarge
+from tidelog.errors import Closed, NotSupported, TooLarge
+from tidelog.lingering import Gathered, Gathering, Waiting
 from tidelog.message import Headers, epoch_ms
 from tidelog.partitioner import Partitioner, check_partition, choose, key_bytes
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
-__all__ = ["BATCH_BYTES", "Channelish", "Lingering", "Producer"]
+__all__ = ["BATCH_BYTES", "Channelish", "Producer"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -42,7 +41,6 @@ BATCH_BYTES = 1 << 20
 """A gathered batch goes out when it is this large, whatever the clock says."""
 ACKS = ("written", "synced")
 _IDLE_SECONDS = 0.05  # how long the clock's thread stays after the last message
-_WAIT_SECONDS = 0.2  # at most so long asleep at once
 _SLICE_SECONDS = 0.05  # how often it looks whether the program is ending
 
 
@@ -98,8 +96,8 @@ class Producer:
         self._changed = threading.Condition(self._lock)
         self._sending = threading.RLock()  # held while gathered messages go out, so that they keep their order
         self._senders: dict[str, tuple[Opened, Sender]] = {}
-        self._gathered: dict[str, _Gathered] = {}
-        self._failed: list[_Batch] = []
+        self._gathered: dict[str, Gathered] = {}
+        self._failed: list[Gathering] = []
         self._clock: threading.Thread | None = None
         engine.adopt(self)
 
@@ -225,7 +223,7 @@ class Producer:
 
     def _checked(
         self, opened: Opened, value: Any, key: Any, headers: Any, id: str | None, partition: int | None, timestamp: Any
-    ) -> _Message:
+    ) -> Waiting:
         """Everything that can be wrong with one message is found here, before it joins a batch."""
         count = len(opened.partitions)
         encode = opened.codec.encode
@@ -257,19 +255,20 @@ class Producer:
         kept = None if headers is None else Headers(headers.items() if isinstance(headers, Mapping) else headers)
         if timestamp is not None:
             epoch_ms(timestamp, "timestamp")
-        return _Message(data, key, kept, id, partition, time.time() if timestamp is None else timestamp, size)
+        return Waiting(data, key, kept, id, partition, time.time() if timestamp is None else timestamp, size)
 
-    def _gather(self, opened: Opened, message: _Message) -> Receipt:
+    def _gather(self, opened: Opened, message: Waiting) -> Receipt:
         channel = opened.definition.id
         with self._lock:
             self._open()
             gathered = self._gathered.get(channel)
             if gathered is None:
-                gathered = self._gathered[channel] = _Gathered(opened)
+                gathered = self._gathered[channel] = Gathered(opened)
             gathered.opened = opened
-            batch = gathered.batches.get(message.partition)
+            partition = gathered.sticky if message.partition is None else message.partition
+            batch = gathered.batches.get(partition)
             if batch is None:
-                batch = gathered.batches[message.partition] = _Batch(self, channel)
+                batch = gathered.batches[partition] = Gathering(self, channel)
                 batch.due = time.monotonic() + self._linger
                 if self._clock is None:
                     clock = threading.Thread(target=self._tick, name="tidelog-linger", daemon=False)
@@ -286,7 +285,7 @@ class Producer:
     def _send_gathered(self, channel: str) -> None:
         """Send what is gathered for a channel. Errors go to the receipts, and to whoever flushes."""
         with self._sending:
-            gathered: _Gathered | None = None
+            gathered: Gathered | None = None
             try:
                 with self._lock:
                     if (gathered := self._gathered.get(channel)) is None:
@@ -305,7 +304,7 @@ class Producer:
                             self._note_failure(batch, error)
                 raise
 
-    def _note_failure(self, batch: _Batch, error: BaseException) -> None:
+    def _note_failure(self, batch: Gathering, error: BaseException) -> None:
         batch.fail(error)
         with self._lock:
             self._failed.append(batch)
@@ -339,159 +338,6 @@ class Producer:
                     self._changed.wait(min([_SLICE_SECONDS, *(moment - now for moment in first.values())]))
             for channel in due:
                 self._send_gathered(channel)
-
-
-class _Message:
-    """One message that waits for its batch."""
-
-    __slots__ = ("bytes", "data", "headers", "id", "key", "partition", "timestamp")
-
-    def __init__(
-        self,
-        data: bytes,
-        key: bytes | None,
-        headers: Headers | None,
-        id: str | None,
-        partition: int | None,
-        timestamp: Any,
-        size: int,
-    ) -> None:
-        self.data, self.key, self.headers, self.id = data, key, headers, id
-        self.partition, self.timestamp, self.bytes = partition, timestamp, size
-
-
-class _Gathered:
-    """What is gathered for one channel, by partition (None: any)."""
-
-    __slots__ = ("batches", "opened")
-
-    def __init__(self, opened: Opened) -> None:
-        self.opened = opened
-        self.batches: dict[int | None, _Batch] = {}
-
-
-class _Batch:
-    """Messages that go out together, and what became of them."""
-
-    def __init__(self, producer: Producer, channel: str) -> None:
-        self.producer, self.channel = producer, channel
-        self.messages: list[_Message] = []
-        self.bytes = 0
-        self.due = 0.0
-        self.asked = False
-        """Somebody saw the error through a receipt."""
-        self.error: BaseException | None = None
-        self.receipt: Receipt | None = None
-        self.done = _Done()
-
-    def add(self, message: _Message) -> Lingering:
-        self.messages.append(message)
-        self.bytes += message.bytes
-        return Lingering(self, len(self.messages) - 1)
-
-    def send(self, sender: Sender, partition: int | None) -> None:
-        messages, self.messages = self.messages, []
-        options: dict[str, Any] = {} if partition is None else {"partition": partition}
-        if any(message.key is not None for message in messages):
-            options["keys"] = [message.key for message in messages]
-        if any(message.headers for message in messages):
-            options["headers"] = [message.headers for message in messages]
-        if any(message.id is not None for message in messages):
-            options["ids"] = [message.id for message in messages]
-        options["timestamp"] = [message.timestamp for message in messages]
-        self.receipt = sender.send_many([message.data for message in messages], **options)
-        self.done.set()
-
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.done.set()
-
-
-class _Done:
-    """An event that an interrupt cannot break: threading.Event takes its lock in Python code."""
-
-    def __init__(self) -> None:
-        self._flag = False
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def is_set(self) -> bool:
-        return self._flag
-
-    def set(self) -> None:
-        self._flag = True
-        with suppress(RuntimeError):  # it is open already
-            self._gate.release()
-
-    def wait(self, seconds: float | None) -> bool:
-        until = time.monotonic() + (threading.TIMEOUT_MAX if seconds is None else seconds)
-        while not self._flag and (left := until - time.monotonic()) >= 0:
-            if self._gate.acquire(timeout=min(left, _WAIT_SECONDS)):
-                self._gate.release()
-        return self._flag
-
-
-class Lingering(Receipt):
-    """The receipt of one message that waits for its batch; complete once the batch is in the log."""
-
-    def __init__(self, batch: _Batch, index: int) -> None:
-        """Made by `Producer.send`."""
-        self._batch = batch
-        self._place = index
-
-    @property
-    def done(self) -> bool:
-        """Whether the message is in the log, or failed."""
-        return self._batch.done.is_set()
-
-    @property
-    def count(self) -> int:
-        """Messages this receipt stands for: 1."""
-        return 1
-
-    @property
-    def partition(self) -> int:
-        """The message's partition; waits for the batch. Raises what sending raised."""
-        return self.result().partition
-
-    @property
-    def offset(self) -> int:
-        """The message's offset; waits for the batch. Raises what sending raised."""
-        return self.result().offset
-
-    @property
-    def partitions(self) -> NDArray[np.int32]:
-        """The partition as an array of one."""
-        import numpy as np
-
-        return np.array([self.partition], dtype=np.int32)
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """The offset as an array of one."""
-        import numpy as np
-
-        return np.array([self.offset], dtype=np.int64)
-
-    def result(self, timeout: Duration | None = None, level: str | None = None) -> Position:
-        """Where the message is; sends its batch now if it still waits. `level="synced"`: wait for the disk too.
-
-        Raises Timeout after `timeout` seconds, and what sending raised.
-        """
-        batch = self._batch
-        if not batch.done.is_set():
-            batch.producer._send_gathered(batch.channel)
-        seconds = None if timeout is None else duration_ms(timeout, "timeout") / 1000
-        if not batch.done.wait(seconds):
-            raise Timeout(f"the message was not in the log after {timeout} s; call result() again, or flush()")
-        if batch.error is not None:
-            batch.asked = True
-            raise batch.error
-        receipt = batch.receipt
-        assert receipt is not None
-        if level is not None:
-            receipt.result(seconds, level)
-        return Position(int(receipt.partitions[self._place]), int(receipt.offsets[self._place]))
 
 
 def _raw_codec() -> Any:

@@ -208,9 +208,8 @@ class Life:
                         self._did()
                 else:
                     sending = made[channel.name, how]
-                    # Of what lingers, messages with and without a key keep their order among themselves only.
-                    keyed = choose.random() < 0.8
                     for _ in range(choose.randint(5, 30) if how == "lingering" else 2):
+                        keyed = choose.random() < 0.8
                         sending.send(value(), key=b"%d" % choose.randrange(KEYS) if keyed else None)
                         self._did()
                     sending.flush()

@@ -125,6 +125,19 @@ def test_gathered_messages_wait_and_go_out_by_the_clock(tide: Log) -> None:
         assert values(tide) == [b"x", b"y"]
 
 
+def test_gathered_messages_with_and_without_a_key_keep_their_order(tide: Log) -> None:
+    """Whichever partition the keyless ones get, keyed ones of it that were sent later come later."""
+    for turn in range(8):
+        events = tide.topic(f"events-{turn}", partitions=2)
+        with tide.producer(linger=3600) as producer:
+            for number in range(40):
+                key = None if number % 2 == 0 else b"k%d" % number
+                producer.send(events, b"%d" % number, key=key)
+        for partition in range(2):
+            numbers = [int(message.raw) for message in events.scan(partition=partition)]
+            assert numbers == sorted(numbers)
+
+
 def test_asking_for_the_result_does_not_wait_for_the_clock(tide: Log) -> None:
     events = tide.topic("events", partitions=1)
     with tide.producer(linger=3600) as producer:
