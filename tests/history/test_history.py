@@ -1,12 +1,15 @@
 """Does a run of real processes under the nemesis keep every promise, and would it notice if one was broken?
 
 run.py says how. `python tests/history/run.py --runs 100` is the long form. Minutes: `pytest -m lane tests/history`.
+Of the mistakes a few are drawn for each run (the seed is printed); `-m "lane and slow"` makes them all.
 """
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from tests.history.bugs import BUGS
 pytestmark = pytest.mark.lane
 RUN = Path(__file__).with_name("run.py")
 SHORT = ("--seconds", "4", "--kills", "20", "--stops", "3", "--forks", "1", "--full", "0", "--operations", "80000")
+SAMPLE = 4
 
 
 def run(*arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
@@ -40,9 +44,24 @@ def test_every_promise_is_kept() -> None:
         pytest.fail(f"exit code {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-8000:]}", pytrace=False)
 
 
+@pytest.mark.timeout(400)
+def test_sampled_mistakes_are_found() -> None:
+    seed = time.time_ns()
+    chosen = random.Random(seed).sample(sorted(BUGS), SAMPLE)
+    print(f"seed {seed}: {', '.join(chosen)}")
+    for bug in chosen:
+        expect_found(bug)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_mistake_is_found(bug: str) -> None:
+    expect_found(bug)
+
+
+def expect_found(bug: str) -> None:
+    """A short run with a mistake planted is told as one of the anomalies that it makes."""
     done = run("--bug", bug, *SHORT, seconds=180)
     print(done.stdout, done.stderr[-3000:])
     assert done.returncode == 1, f"the run did not notice the mistake {bug}:\n{done.stdout}{done.stderr[-3000:]}"
