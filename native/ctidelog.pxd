@@ -26,7 +26,6 @@ cdef extern from "tidelog/base.h" nogil:
         TL_ENOTFOUND
         TL_EDROPPED
         TL_ETURNED
-        TL_ETURNED
 
     ctypedef struct tl_error:
         int code
@@ -188,7 +187,6 @@ cdef extern from "tidelog/offsets.h" nogil:
 
     int tl_offsets_hints(const tl_offsets *t, uint32_t slot, tl_offset_hints *out)
     int tl_offsets_next(tl_offsets *t, uint32_t *cursor, tl_offset_view *view, tl_error *err)
-    int tl_offsets_forget_channel(tl_offsets *t, const uint8_t *channel_id, tl_error *err)
     int tl_offsets_forget_group(tl_offsets *t, uint32_t number, tl_error *err)
     int tl_offsets_read(const tl_offsets *t, uint32_t slot, tl_offset_word *word, int64_t *time_ms)
     int tl_offsets_claim(tl_offsets *t, uint32_t slot, tl_offset_word expected, uint32_t owner, uint32_t *epoch)
@@ -260,14 +258,19 @@ cdef extern from "tidelog/store.h" nogil:
     void tl_partition_release(tl_partition *partition)
     int tl_store_sync(tl_store *store, tl_error *err)
     int tl_store_housekeep(tl_store *store, tl_error *err)
+    ctypedef struct tl_turn:
+        const uint32_t *word
+        uint32_t seen
+
     int tl_store_wait(tl_store *store, tl_partition **partitions, const uint64_t *seen, size_t count,
-                      int64_t timeout_ns, int64_t busy_ns, const uint32_t *turn, uint32_t turn_seen,
+                      int64_t timeout_ns, int64_t busy_ns, const tl_turn *turns, size_t turn_count,
                       const uint32_t *cancel, tl_error *err)
     void tl_store_wake(tl_store *store)
     tl_offsets *tl_store_offsets(tl_store *store)
     tl_owner tl_store_owner(const tl_store *store)
     bint tl_store_owner_alive(tl_store *store, tl_owner owner)
     uint32_t tl_store_owner_pid(tl_store *store, tl_owner owner)
+    int tl_store_forget_channel(tl_store *store, const uint8_t *channel, tl_error *err)
     int tl_store_offset_slot(tl_store *store, const char *group, size_t group_bytes, const uint8_t *channel,
                              uint32_t partition, bint create, uint32_t *slot, tl_error *err)
     int tl_store_sync_offsets(tl_store *store, tl_error *err)

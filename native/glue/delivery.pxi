@@ -24,6 +24,9 @@ cdef class _Delivery(_Feed):
     cdef uint32_t owing_count
     cdef Membership membership  # in the group, None: leases are taken by claim() alone
     cdef bint limited         # the group wants to know since when something is handled
+    cdef bint expellable      # it may cease to be a member while its process lives: limited, or another may take its name
+    cdef tl_clock clock       # for asking_often()
+    cdef int64_t told_ms      # when that told the group last
 
     def __dealloc__(self):
         self.release_leases()
@@ -93,7 +96,7 @@ cdef class _Delivery(_Feed):
             with nogil:
                 code = tl_store_wait(native, self.waited, self.seen, 0, part, 0, NULL, 0, &self.cancelled, &err)
             PyErr_CheckSignals()
-            if code < 0 and code != TL_ETIMEOUT:
+            if code < 0 and code != TL_ETIMEOUT and code != TL_EAGAIN:
                 fail(code, &err)
 
     cdef bint take_lease(self, uint32_t i) except -1:
@@ -157,30 +160,51 @@ cdef class _Delivery(_Feed):
 
     # --- membership ---
 
+    @cython.final
     cdef int check_expelled(self, bint wanted) except -1:
         """Raises Fenced when this is no member any more although something that was handed over waits for its commit,
         or one is `wanted`. It is said once; the next call that receives joins anew."""
         cdef bint owed = self.owing_count > 0 and self.mode == AT_LEAST_ONCE
-        if self.membership is None or self.membership.is_active():
+        if not self.expellable or self.membership.is_active():
             return 0
         while self.owing_count:
             self.forgive(self.owing[self.owing_count - 1])
         self.look_ns = 0
         if owed or wanted:
-            fail_plain(TL_EFENCED, f"group {self.group!r} has gone on without this consumer (max_processing has "
-                       f"passed, or another one has its name), so nothing is committed")
+            if self.membership.fenced:
+                fail_plain(TL_EFENCED, f"another consumer of group {self.group!r} has the name of this one now, so "
+                           f"nothing is committed", "close this one, and give each running consumer a name of its own")
+            fail_plain(TL_EFENCED, f"group {self.group!r} has gone on without this consumer, which took longer than "
+                       f"max_processing, so nothing is committed and others get the same messages",
+                       "receive again to join anew, and give more time with max_processing= if that happens often")
         return 0
 
     cdef void asking(self, int64_t now_ns) noexcept:
         if self.limited and tl_store_is_open(self.store.native):
             tl_member_handles(self.store.native, &self.membership.member, now_ns)
 
+    cdef inline void asking_often(self) noexcept:
+        """The same between two messages of one read, at the cost of a look at the cycle counter. What was told within
+        the same millisecond stands: the group counts whole ones, and to the member's favour."""
+        cdef int64_t now_ms = tl_clock_ms(&self.clock)
+        if now_ms != self.told_ms:
+            self.told_ms = now_ms
+            self.asking(tl_os.monotonic_ns())
+
     # --- commits ---
 
+    @cython.final
     cdef inline int commit_entry(self, uint32_t i, int64_t offset) except -1:
+        if not tl_store_is_open(self.store.native):
+            self.refuse_commit(i)
+        return self.commit_open(i, offset)
+
+    @cython.final
+    cdef inline int commit_open(self, uint32_t i, int64_t offset) except -1:
+        """commit_entry() for whoever has just seen that the store is open."""
         cdef _Entry *entry = &self.entries[i]
         cdef int code
-        if not entry.leased or not tl_store_is_open(self.store.native):
+        if not entry.leased:
             self.refuse_commit(i)
         code = tl_offsets_commit(self.table, entry.slot, self.me, entry.epoch, offset, tl_os.coarse_ms())
         if code < 0:
@@ -193,20 +217,25 @@ cdef class _Delivery(_Feed):
         self.store.open_native()
         if not tl_store_is_open(self.store.native):
             self.handles[i].bounds()  # raises what has become of the store
-            closed("the store")
+            closed("the log was closed")
         if self.membership is not None:
             fail_plain(TL_EFENCED, f"partition {self.entries[i].number} of {self.shareds[i].name!r} is not assigned to "
-                       f"this consumer any more")
+                       f"this consumer any more, so nothing is committed",
+                       "whoever has it now gets the messages that were not committed: go on with what is received next")
         raise ValueError(f"partition {self.entries[i].number} of {self.shareds[i].name!r} has not been claimed")
 
     cdef int failed_commit(self, uint32_t i, int code) except -1:
         if code == TL_EFENCED:
-            if self.membership is not None:
-                self.lose_lease(i)
-            fail_plain(code, f"the lease of group {self.group!r} on partition {self.entries[i].number} of "
-                       f"{self.shareds[i].name!r} was lost")
+            what = (f"the lease of group {self.group!r} on partition {self.entries[i].number} of "
+                    f"{self.shareds[i].name!r} was taken over, so nothing is committed")
+            if self.membership is None:
+                fail_plain(code, what, "another process reads this partition for the group: stop this one")
+            self.lose_lease(i)
+            fail_plain(code, what, "whoever has it now gets the messages that were not committed: go on with what is "
+                       "received next")
         self.store.fail_slot(code, self.entries[i].slot)
 
+    @cython.final
     cdef inline void owe(self, uint32_t i, int64_t offset) noexcept:
         """Everything before `offset` was handed over."""
         cdef _Entry *entry = &self.entries[i]
@@ -227,6 +256,17 @@ cdef class _Delivery(_Feed):
             self.owing_count -= 1
         return 0
 
+    @cython.final
+    cdef inline int settle_open(self) except -1:
+        """settle() for whoever has just seen that the store is open, and that something is owed: mostly one entry's."""
+        cdef uint32_t i = self.owing[0]
+        if self.owing_count != 1 or not self.entries[i].owed:
+            return self.settle()
+        self.commit_open(i, self.entries[i].handed)
+        self.entries[i].owed = False
+        self.owing_count = 0
+        return 0
+
     cdef void forgive(self, uint32_t i) noexcept:
         """What was handed over of a partition is not committed by itself any more."""
         cdef uint32_t k
@@ -238,22 +278,26 @@ cdef class _Delivery(_Feed):
                     self.owing_count -= 1
                     break
 
+    @cython.final
     cdef int commit_to(self, uint32_t i, int64_t offset) except -1:
-        """commit() of one partition, by the caller's own choice."""
-        self.commit_entry(i, offset)
+        """commit() of one partition, by the caller's own choice, after enter()."""
+        self.commit_open(i, offset)
         if self.entries[i].owed and self.entries[i].handed <= offset:
             self.forgive(i)
         return 0
 
+    @cython.final
     cdef int commit_run(self, _Chunk chunk, size_t run, int64_t offset) except -1:
         """commit() of what was handed over. A partition that was lost and came back has another lease: what was handed
         over before that is refused, for it would move the group back behind what others have done meanwhile."""
         cdef uint32_t i = self.entry_of(chunk, run)
         if chunk.reader == self.serial and self.entries[i].leased and chunk.runs[run].epoch != self.entries[i].epoch:
             fail_plain(TL_EFENCED, f"partition {self.entries[i].number} of {self.shareds[i].name!r} was another "
-                       f"consumer's after this was handed over, so it cannot be committed any more")
+                       f"consumer's after this was handed over, so it cannot be committed any more",
+                       "the messages came again: commit what has been received since then")
         return self.commit_to(i, offset)
 
+    @cython.final
     cdef uint32_t entry_of(self, _Chunk chunk, size_t run) except? 0xFFFFFFFF:
         """Which partition of this reader a run of messages came from, whoever read them."""
         cdef uint32_t i

@@ -17,8 +17,9 @@ cdef int fail_plain(int code, str what, str detail="") except -1:
     raise from_native(code, what, "", -1, 0, detail)
 
 
-cdef int closed(str what) except -1:
-    raise from_native(TL_ECLOSED, what, "", -1, 0, "")
+cdef int closed(str what, str next="") except -1:
+    """`what` was closed; `next`: what to do, unless the log is to be opened again."""
+    raise from_native(TL_ECLOSED, what, "", -1, 0, next)
 
 
 cdef str _name_of(int code):

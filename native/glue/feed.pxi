@@ -23,6 +23,8 @@ cdef struct _Entry:
 cdef enum:
     NEXT_BYTES = 65536  # read ahead for message by message
 
+    CALL_NS = 500_000_000  # at most so long in the core at once: so late is it seen that a channel has more partitions
+
 cdef extern from *:
     """
     static inline uint32_t glue_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
@@ -50,10 +52,10 @@ cdef class _Feed:
     cdef uint64_t serial
     cdef unsigned long busy        # thread inside, 0: none
     cdef uint32_t cancelled
+    cdef uint32_t roused           # what a sleeper looks at: set by _cancel and by _rouse
     # what to look at between two messages
     cdef const uint32_t *turn_at   # differs from turn_seen: something changed in the group
-    cdef const uint32_t *quick_at  # the same word, or &never: then every message is handed over by way of more()
-    cdef uint32_t turn_seen, no_turn, never
+    cdef uint32_t turn_seen, no_turn
     cdef uint64_t generation       # of the catalogue, at the last look
     cdef int64_t look_ns           # when _turned() is due again whatever happens; -1: only at changes
     cdef int64_t slice_ns          # at most so long asleep at once
@@ -83,22 +85,17 @@ cdef class _Feed:
         self.busy_ns = nanoseconds(busy_poll)
         self.max_bytes = max_bytes
         self.look_ns = -1
-        self.slice_ns = SLICE_NS
+        self.slice_ns = CALL_NS
         self.generation = tl_store_generation(store.open_native())
         _serials += 1
         self.serial = _serials
-        self.look_at(&self.no_turn, False)  # attached
+        self.look_at(&self.no_turn)  # attached
         return 0
 
-    cdef void look_at(self, const uint32_t *turn_at, bint always) noexcept:
-        """Compares this word from now on, and with `always` passes by more() for each message."""
+    cdef void look_at(self, const uint32_t *turn_at) noexcept:
+        """Compares this word from now on."""
         self.turn_at = turn_at
-        self.quick_at = &self.never if always else turn_at
-        self.saw(glue_load(turn_at))
-
-    cdef void saw(self, uint32_t turn) noexcept:
-        self.turn_seen = turn
-        self.never = turn + 1
+        self.turn_seen = glue_load(turn_at)
 
     cdef int add_entries(self, list given) except -1:
         """More partitions behind those that are there: (Partition, number, Channelled). Nothing is changed on an
@@ -143,6 +140,7 @@ cdef class _Feed:
 
     # --- one thread at a time ---
 
+    @cython.final
     cdef int enter(self) except -1:
         """Every call passes here, or looks at `busy` and `cancelled` itself."""
         cdef unsigned long me = PyThread_get_thread_ident()
@@ -151,17 +149,18 @@ cdef class _Feed:
         if self.busy and not (self.turning and self.busy == me):
             refuse_thread(self.busy, me)
         if self.cancelled:
-            closed("the consumer")
+            closed("the consumer was closed", "make a new one with channel.consumer()")
         if not tl_store_is_open(self.store.open_native()):
             # A forked child must not be handed what its parent had read.
             if self.count:
                 self.handles[0].bounds()  # raises what has become of the store
-            closed("the store")
+            closed("the log was closed")
         if self.busy:
             self.depth += 1
         self.busy = me
         return 0
 
+    @cython.final
     cdef void leave(self) noexcept:
         if self.depth:
             self.depth -= 1
@@ -326,7 +325,7 @@ cdef class _Feed:
         cdef uint32_t seen = glue_load(at)  # before the look: what changes during it is due again
         cdef uint64_t generation = tl_store_generation(self.store.open_native())
         if self.cancelled:
-            closed("the consumer")
+            closed("the consumer was closed", "make a new one with channel.consumer()")
         self.turning = True
         try:
             again = self._turned()
@@ -334,7 +333,7 @@ cdef class _Feed:
             self.turning = False
             self.depth = 0
         if self.turn_at == at:
-            self.saw(seen)
+            self.turn_seen = seen
         self.generation = generation
         self.look_ns = -1 if again is None else tl_os.monotonic_ns() + nanoseconds(again)
         return 0
@@ -343,13 +342,20 @@ cdef class _Feed:
 
     cdef bint wait(self, int64_t until_ns) except -1:
         """Sleeps until a partition has more than at the last look or _turned() is due (True), or the clock passes
-        `until_ns` (False; -1: for ever). Signals are looked at ten times a second. Raises Closed when cancelled."""
+        `until_ns` or somebody calls _rouse() (False; -1: for ever). Raises Closed when cancelled.
+
+        A signal ends the sleep of the thread that gets it, so the look at signals after CALL_NS is for those that
+        another thread got, or that came just before the sleep.
+        """
         cdef uint32_t i
         cdef size_t waiting = 0
         cdef int64_t now, part, busy = self.busy_ns
         cdef tl_store *native = self.store.open_native()
+        cdef tl_turn turn
         cdef tl_error err
         cdef int code
+        turn.word = self.turn_at
+        turn.seen = self.turn_seen
         for i in range(self.count):
             if not self.silent(i):
                 self.waited[waiting] = self.entries[i].native
@@ -367,12 +373,17 @@ cdef class _Feed:
                 part = max(min(part, self.look_ns - now), 0)
             self.asking(now)
             with nogil:
-                code = tl_store_wait(native, self.waited, self.seen, waiting, part, min(busy, part), self.turn_at,
-                                     self.turn_seen, &self.cancelled, &err)
+                code = tl_store_wait(native, self.waited, self.seen, waiting, part, min(busy, part), &turn,
+                                     0 if self.turn_at == &self.no_turn else 1, &self.roused, &err)
             PyErr_CheckSignals()
             if code >= 0 or code == TL_ETURNED:
                 return True
-            if code != TL_ETIMEOUT:
+            if code == TL_ECLOSED and self.roused and not self.cancelled and tl_store_is_open(native):
+                self.roused = 0
+                return False
+            if code == TL_ECLOSED and self.cancelled and tl_store_is_open(native):
+                closed("the consumer was closed while it waited", "make a new one with channel.consumer()")
+            if code != TL_ETIMEOUT and code != TL_EAGAIN:
                 fail(code, &err)
             if self.turn_due():
                 return True

@@ -49,7 +49,7 @@ cdef class _Outlet:
         if self.partitions == 0:
             raise TypeError("this sender is not attached to a channel")
         if self.store.is_closed:
-            closed(f"channel {self.shared.name!r}")
+            closed(f"the log of the channel {self.shared.name!r} was closed")
         return 0
 
     # --- which partition ---

@@ -1,6 +1,6 @@
 # How does Python receive messages: one by one, many at once, waiting or not?
 #
-# The public face over _Delivery and _Feed. One thread at a time; only _cancel may come from another one.
+# The public face over _Delivery and _Feed. One thread at a time; only _cancel and _rouse may come from another one.
 
 @cython.no_gc_clear
 cdef class Reader(_Delivery):
@@ -53,9 +53,10 @@ cdef class Reader(_Delivery):
                 raise ValueError("this reader belongs to no group: there is nothing to join")
             self.membership = membership
             self.limited = limit_ns >= 0
+            self.expellable = self.limited or membership.encoded_name is not None
             # While it waits it must tell more often than it may be silent.
-            self.slice_ns = SLICE_NS if limit_ns < 0 else max(min(SLICE_NS, limit_ns // 4), 1_000_000)
-            self.look_at(tl_member_turn(self.store.native, &membership.member), self.limited)
+            self.slice_ns = CALL_NS if limit_ns < 0 else max(min(CALL_NS, limit_ns // 4), 1_000_000)
+            self.look_at(tl_member_turn(self.store.native, &membership.member))
             self.look_ns = 0
             # From now on: who takes partitions and never asks would keep them from the others for ever.
             self.asking(tl_os.monotonic_ns())
@@ -160,6 +161,18 @@ cdef class Reader(_Delivery):
         finally:
             self.leave()
 
+    def _commit_beside(self, index, offset, /):
+        """_commit() from any thread, also while another one is inside: whether it is stored. If not, _commit() of the
+        one thread says why, and settles it. Callers see to it that the offset only grows. The lease cannot change
+        meanwhile, since this keeps the GIL; and nothing is owed in the mode "manual", which alone may do this."""
+        cdef uint32_t i = self.check_index(index)
+        cdef int64_t wanted = offset
+        if (self.mode != MANUAL or wanted < 0 or self.cancelled or self.store.is_closed
+                or not tl_store_is_open(self.store.native) or not self.entries[i].leased):
+            return False
+        return tl_offsets_commit(self.table, self.entries[i].slot, self.me, self.entries[i].epoch, wanted,
+                                 tl_os.coarse_ms()) >= 0
+
     def _committed(self, index, /):
         """The committed offset of a claimed partition, None if there is none."""
         return self.committed(self.check_index(index))
@@ -189,6 +202,12 @@ cdef class Reader(_Delivery):
     def _cancel(self):
         """Wakes a blocked call of another thread, which then raises Closed. Callable from any thread."""
         self.cancelled = 1
+        self._rouse()
+
+    def _rouse(self):
+        """Ends the wait of a blocked call of another thread, or else the next wait, as if its time-out had passed.
+        Callable from any thread; whoever iterates sees the end."""
+        self.roused = 1
         if self.store is not None and self.store.native != NULL and tl_store_is_open(self.store.native):
             tl_store_wake(self.store.native)
 
@@ -214,11 +233,14 @@ cdef class Reader(_Delivery):
 
     cdef inline Message next_message(self):
         if (self.busy or self.cancelled or self.at >= self.end or self.store.is_closed
-                or not tl_store_is_open(self.store.native) or glue_load(self.quick_at) != self.turn_seen):
+                or not tl_store_is_open(self.store.native) or glue_load(self.turn_at) != self.turn_seen):
             if not self.more(-1, 0):
                 raise StopIteration
-        elif self.owing_count and self.mode == AT_LEAST_ONCE:
-            self.settle()
+        else:
+            if self.owing_count and self.mode == AT_LEAST_ONCE:
+                self.settle_open()
+            if self.limited:
+                self.asking_often()
         return self.hand_over()
 
     def receive(self, timeout=None):

@@ -70,14 +70,14 @@ cdef class Store:
 
     cdef tl_store *open_native(self) except NULL:
         if self.native == NULL or self.is_closed:
-            closed("the store")
+            closed("the log was closed")
         return self.native
 
     @property
     def path(self):
         """The directory, absolute."""
         if self.native == NULL:
-            closed("the store")
+            closed("the log was closed")
         return PyUnicode_DecodeFSDefault(tl_store_path(self.native))
 
     @property
@@ -452,7 +452,7 @@ cdef class Store:
         cdef tl_error err
         cdef int code
         with nogil:
-            code = tl_offsets_forget_channel(tl_store_offsets(native), at, &err)
+            code = tl_store_forget_channel(native, at, &err)
         if code < 0:
             fail(code, &err)
 

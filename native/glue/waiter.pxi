@@ -8,8 +8,6 @@
 cdef enum:
     FRESH_BYTES = 65536      # so much behind the tail is read at once: it was written a moment ago and is in memory
 
-    GROWTH_NS = 500_000_000  # so late is it seen, at most, that a channel has more partitions
-
 POLL_BLOCKS = -1
 POLL_NOTHING = 0
 POLL_READY = 1
@@ -143,7 +141,7 @@ cdef class Waiter:
         poll did not find, or it was closed. Answers what unwatch() takes. Watches of one `tell` are told together."""
         cdef _Watch watch = watch_of(reader, tell, what)
         if self.ended:
-            closed("the log")
+            closed("the log was closed")
         self.watches.add(watch)
         self.kick()
         return watch
@@ -175,9 +173,8 @@ cdef class Waiter:
         cdef tl_store *native = self.store.native
         cdef tl_partition **natives = NULL
         cdef uint64_t *seen = NULL
-        cdef size_t count, room = 0
-        cdef const uint32_t *turn
-        cdef uint32_t turn_seen
+        cdef size_t count, room = 0, turn_count, turn_room = 0
+        cdef tl_turn *turns = NULL
         cdef int64_t slice_ns
         cdef tl_error err
         cdef int code
@@ -199,46 +196,46 @@ cdef class Waiter:
                     natives = <tl_partition **>take(2 * count, sizeof(void *))
                     seen = <uint64_t *>take(2 * count, sizeof(uint64_t))
                     room = 2 * count
-                count = 0
-                turn = NULL
-                turn_seen = 0
+                if <size_t>len(watched) > turn_room:
+                    tl_os.free(turns)
+                    turns = NULL
+                    turn_room = 0
+                    turns = <tl_turn *>take(2 * len(watched), sizeof(tl_turn))
+                    turn_room = 2 * len(watched)
+                count = turn_count = 0
                 for watch in watched:
                     memcpy(natives + count, watch.natives, watch.count * sizeof(void *))
                     memcpy(seen + count, watch.seen, watch.count * sizeof(uint64_t))
                     count += watch.count
                     if watch.reader.turn_at != &watch.reader.no_turn:
-                        # The core compares the word of one group; the others' are seen at the end of a slice.
-                        turn = watch.reader.turn_at
-                        turn_seen = watch.reader.turn_seen
+                        turns[turn_count].word = watch.reader.turn_at
+                        turns[turn_count].seen = watch.reader.turn_seen
+                        turn_count += 1
                 slice_ns = self.longest_slice()
                 with nogil:
-                    code = tl_store_wait(native, natives, seen, count, slice_ns, 0, turn, turn_seen, &self.kicked, &err)
+                    code = tl_store_wait(native, natives, seen, count, slice_ns, 0, turns, turn_count, &self.kicked,
+                                         &err)
                 if not tl_store_is_open(native):
                     self.end()
                 self.tell_due()
         finally:
             tl_os.free(natives)
             tl_os.free(seen)
+            tl_os.free(turns)
             self.end()
             self.tell_due()
 
     cdef int64_t longest_slice(self) except -2:
         """How long to sleep before a look at what the core does not compare: -1 when nobody waits."""
         cdef _Watch watch
-        cdef int64_t now = tl_os.monotonic_ns(), longest = GROWTH_NS
-        cdef const uint32_t *turn = NULL
+        cdef int64_t now = tl_os.monotonic_ns(), longest = CALL_NS
         if not self.watches:
             return -1
         for watch in self.watches:
             watch.reader.asking(now)
-            if watch.reader.slice_ns < SLICE_NS:
-                longest = min(longest, watch.reader.slice_ns)
+            longest = min(longest, watch.reader.slice_ns)
             if watch.reader.look_ns >= 0:
                 longest = min(longest, max(watch.reader.look_ns - now, 0))
-            if watch.reader.turn_at != &watch.reader.no_turn:
-                if turn != NULL and turn != watch.reader.turn_at:
-                    longest = min(longest, SLICE_NS)
-                turn = watch.reader.turn_at
         return longest
 
     cdef int tell_due(self) except -1:

@@ -3,8 +3,8 @@
  * Imports membership.h. One thread per process and store, from the first join until the close; a forked child has
  * none. It sleeps in poll over a descriptor for each process that has members (the kernel makes it ready when that
  * process ends) and an event of its own. Descriptors are hints: what counts is the byte in store.lock, which
- * tl_groups_sweep asks for. Where there is none (an old kernel, another PID namespace), and while somebody has a
- * deadline, it looks ten times a second. */
+ * tl_groups_sweep asks for. Where there is none (an old kernel, another PID namespace) it looks ten times a second, and
+ * else when the next deadline of a member may have passed. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "membership.h"
@@ -13,6 +13,7 @@
 
 #define TICK_NS 100000000
 #define IDLE_NS 1000000000
+#define PASSED_NS 2000000 /* milliseconds are rounded up on both sides of a deadline */
 
 struct tl_deaths {
     tl_store *store;
@@ -31,29 +32,55 @@ static void unwatch(tl_deaths *deaths, uint32_t slot) {
         tl_os->close(fd);
 }
 
-/* Descriptors for the processes that have members now. False: there is one without, or somebody has a deadline. */
-static bool look_around(tl_store *store, tl_deaths *deaths) {
+/* How long until this member may be overdue, or has been away for too long, at the earliest; INT64_MAX: never. One that
+ * begins to handle something later has all of its time then. */
+static int64_t time_left(const tl_member_row *row, uint32_t state, int64_t now_ns) {
+    int64_t most_ns = __atomic_load_n(&row->max_processing_ns, __ATOMIC_RELAXED), since_ns = now_ns;
+    if (state == TL_MEMBER_AWAY) {
+        most_ns = __atomic_load_n(&row->away_ns, __ATOMIC_RELAXED);
+        since_ns = __atomic_load_n(&row->away_since_ns, __ATOMIC_RELAXED);
+    } else {
+        uint64_t since = __atomic_load_n(&row->since, __ATOMIC_ACQUIRE);
+        if (since >> 24 != 0 && (since & 0xffffffu) == (__atomic_load_n(&row->uses, __ATOMIC_RELAXED) & 0xffffffu))
+            since_ns = (int64_t)(since >> 24) * 1000000;
+    }
+    int64_t passed_ns = (int64_t)((uint64_t)now_ns - (uint64_t)since_ns);
+    if (most_ns < 0)
+        return INT64_MAX;
+    if (passed_ns < 0 || passed_ns > most_ns) /* due, or words that somebody has damaged */
+        return 0;
+    return most_ns - passed_ns;
+}
+
+/* Descriptors for the processes that have members now. How long the thread may sleep. */
+static int64_t look_around(tl_store *store, tl_deaths *deaths) {
     uint8_t wanted[TL_PROCESSES] = {0};
-    bool covered = true;
+    int64_t sleep_ns = IDLE_NS, now_ns = tl_os->monotonic_ns();
     for (uint32_t i = 0; i < tl_members_used(store); i++) {
         const tl_member_row *row = tl_shared_member(store->shared, i);
         uint32_t state = __atomic_load_n(&row->state, __ATOMIC_ACQUIRE);
         tl_owner owner = __atomic_load_n(&row->owner, __ATOMIC_RELAXED);
         uint32_t slot = tl_owner_slot(owner);
-        if (state == TL_MEMBER_AWAY ||
-            (state == TL_MEMBER_ACTIVE && __atomic_load_n(&row->max_processing_ns, __ATOMIC_RELAXED) >= 0))
-            covered = false;
+        if (state == TL_MEMBER_AWAY || state == TL_MEMBER_ACTIVE) {
+            int64_t left_ns = time_left(row, state, now_ns);
+            if (left_ns < sleep_ns - PASSED_NS)
+                sleep_ns = left_ns < TICK_NS / 2 ? TICK_NS / 2 : left_ns + PASSED_NS;
+        }
         if (state != TL_MEMBER_ACTIVE || owner == 0 || slot >= TL_PROCESSES || slot == store->slot || wanted[slot] != 0)
             continue;
         wanted[slot] = 1;
         if (deaths->watched[slot] != owner) {
             unwatch(deaths, slot);
             deaths->watched[slot] = owner;
-            int fd = tl_os->process_watch(tl_store_owner_pid(store, owner));
+            /* In another namespace the number is that of a process that has nothing to do with us. */
+            uint32_t theirs = __atomic_load_n(&tl_shared_process(store->shared, slot)->pid_namespace, __ATOMIC_RELAXED);
+            uint32_t ours =
+                __atomic_load_n(&tl_shared_process(store->shared, store->slot)->pid_namespace, __ATOMIC_RELAXED);
+            int fd = theirs == ours && ours != 0 ? tl_os->process_watch(tl_store_owner_pid(store, owner)) : -1;
             __atomic_store_n(&deaths->descriptors[slot], fd < 0 ? -1 : fd, __ATOMIC_SEQ_CST);
         }
-        if (deaths->descriptors[slot] < 0)
-            covered = false;
+        if (deaths->descriptors[slot] < 0 && sleep_ns > TICK_NS)
+            sleep_ns = TICK_NS;
     }
     for (uint32_t slot = 0; slot < TL_PROCESSES; slot++) {
         if (wanted[slot] == 0 && deaths->watched[slot] != 0) {
@@ -61,7 +88,7 @@ static bool look_around(tl_store *store, tl_deaths *deaths) {
             deaths->watched[slot] = 0;
         }
     }
-    return covered;
+    return sleep_ns;
 }
 
 /* A descriptor that got ready has said all it can. If its process's byte is still held (a child may have it), ticks
@@ -98,8 +125,7 @@ static void *watch_until_closed(void *context) {
         __atomic_store_n(&store->deaths_seen, __atomic_load_n(&store->header->arrivals, __ATOMIC_SEQ_CST),
                          __ATOMIC_SEQ_CST);
         (void)tl_groups_sweep(store);
-        bool covered = look_around(store, deaths);
-        sleep_until_something_ends(deaths, covered ? IDLE_NS : TICK_NS);
+        sleep_until_something_ends(deaths, look_around(store, deaths));
     }
     return NULL;
 }

@@ -52,9 +52,25 @@ int tl_directory_open(tl_store *store, tl_error *err) {
     return check_filesystem(store, err);
 }
 
+static bool has_identity(tl_store *store) {
+    int fd = tl_os->open(store->dir, "tidelog.json", O_RDONLY, 0);
+    if (fd >= 0)
+        tl_os->close(fd);
+    return fd >= 0;
+}
+
 /* A store has store.lock from its first moment on; a directory with other things in it is not ours to fill. */
 int tl_directory_lock_file(tl_store *store, tl_error *err) {
     int fd = tl_os->open(store->dir, "store.lock", O_RDWR, 0);
+    if (fd == -ENOENT && has_identity(store)) {
+        fd = tl_os->open(store->dir, "store.lock", O_RDWR, 0); /* another process may just have made both */
+        /* Not made here: a process that has the deleted one open would no longer be seen. */
+        if (fd == -ENOENT)
+            return tl_fail(err, TL_EINVAL,
+                           "store.lock is missing in this store: end every process that has the store open, then make "
+                           "an empty file of this name in it",
+                           store->path, -1);
+    }
     if (fd == -ENOENT) {
         if (!store->options.create)
             return tl_fail(err, TL_ENOTFOUND, "there is no store here", store->path, -1);

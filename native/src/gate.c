@@ -239,13 +239,16 @@ int tl_gate_take_slot(tl_store *store, tl_error *err) {
         TL_POINT("gate.slot_taken");
         __atomic_store_n(&process->sleeping, 0, __ATOMIC_SEQ_CST);
         __atomic_store_n(&process->pid, tl_os->process_id(), __ATOMIC_RELAXED);
+        __atomic_store_n(&process->pid_namespace, tl_os->pid_namespace(), __ATOMIC_RELAXED);
         __atomic_store_n(&process->started_ms, (uint64_t)tl_os->now_ms(), __ATOMIC_RELAXED);
+        __atomic_store_n(&process->inside, incarnation << 1 | 1u, __ATOMIC_SEQ_CST);
         store->slot = slot;
         store->me = tl_owner_make(slot, incarnation);
         uint64_t seen = __atomic_load_n(&store->header->processes, __ATOMIC_RELAXED);
         while (seen < slot + 1u && !__atomic_compare_exchange_n(&store->header->processes, &seen, slot + 1u, false,
-                                                                __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+                                                                __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
             continue;
+        tl_store_wake_everybody(store); /* whoever thought itself alone looks more often from now on */
         return TL_OK;
     }
     return tl_fail(err, TL_EFULL, "512 processes have the store open already", "store.lock", -1);

@@ -167,6 +167,13 @@ static int check_options(const tl_member_options *options, tl_error *err) {
     return TL_OK;
 }
 
+/* Of a row: since when it handles something, 0: it does not. The word names the use of the row, so that a late store
+ * says nothing about whoever has the row by then. */
+static uint64_t since_word(int64_t since_ns, uint32_t uses) {
+    uint64_t since_ms = since_ns == 0 ? 0 : (uint64_t)since_ns / 1000000 + 1;
+    return since_ms << 24 | (uses & 0xffffffu);
+}
+
 /* Under the lock. A row that is taken over stays a member throughout: whoever dies in between leaves one whose owner is
  * dead. Nothing is said of it (no version) when the newcomer wants what the one before had. */
 static int join_locked(tl_store *store, uint32_t number, const tl_member_options *options, tl_member *out,
@@ -192,6 +199,8 @@ static int join_locked(tl_store *store, uint32_t number, const tl_member_options
                            .pid = tl_os->process_id()};
     if (replaces && TL_BUG(NAMESAKE_NOT_FENCED))
         image.uses = row->uses;
+    if (options->max_processing_ns >= 0) /* whoever joins and never asks would keep its partitions for ever */
+        image.since = since_word(tl_os->monotonic_ns(), image.uses);
     if (options->name_bytes > 0)
         memcpy(image.name, options->name, options->name_bytes);
     memcpy(image.strategy, options->strategy, options->strategy_bytes);
@@ -256,11 +265,9 @@ void tl_member_turned(tl_store *store, const tl_member *member) {
     tl_store_wake_everybody(store);
 }
 
-/* The word names the use of the row, so that a late store says nothing about whoever has the row by then. */
 void tl_member_handles(tl_store *store, const tl_member *member, int64_t since_ns) {
-    uint64_t since_ms = since_ns == 0 ? 0 : (uint64_t)since_ns / 1000000 + 1;
-    __atomic_store_n(&tl_shared_member(store->shared, member->index)->since,
-                     since_ms << 24 | (member->uses & 0xffffffu), __ATOMIC_RELEASE);
+    __atomic_store_n(&tl_shared_member(store->shared, member->index)->since, since_word(since_ns, member->uses),
+                     __ATOMIC_RELEASE);
 }
 
 int tl_member_leave(tl_store *store, const tl_member *member, bool keep, tl_error *err) {

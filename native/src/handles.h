@@ -193,11 +193,16 @@ int tl_records_put_states(tl_store *store, const uint32_t *slots, const tl_state
 int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint32_t first_ordinal, int64_t first_base,
                          tl_error *err);
 int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *leases, size_t count, tl_error *err);   /* durable */
-int tl_records_put_offsets(tl_store *store, tl_error *err);                 /* what changed; not synced */
 int tl_records_sync(tl_store *store, tl_error *err);
 int tl_records_load_mark(tl_store *store, bool *clean, tl_error *err);       /* the store's own record alone */
 /* Fills shared words and the offset table from the checkpoint; *clean: it was closed cleanly. */
 int tl_records_load(tl_store *store, bool *clean, tl_error *err);
+
+/* --- offset_records.c: what it holds of committed offsets --- */
+int tl_records_put_offsets(tl_store *store, tl_error *err);                 /* what changed; not synced */
+int tl_records_load_offset(tl_store *store, const void *key, uint16_t key_bytes, const void *value, uint32_t value_bytes,
+                           tl_error *err);
+void tl_records_mark_offsets_saved(tl_store *store);
 
 /* --- segment.c --- */
 /* Of "<20 digits>.log"; -1: another file. */

@@ -217,10 +217,14 @@ static void notice_the_dead(tl_store *store) {
     for (uint32_t slot = 0; slot < count && slot < TL_PROCESSES; slot++) {
         tl_process *process = tl_shared_process(store->shared, slot);
         uint32_t pid = __atomic_load_n(&process->pid, __ATOMIC_RELAXED);
-        if (slot == store->slot || pid == 0 || tl_os->locked(store->lock_fd, TL_BYTE_PROCESS + slot) != 0)
+        uint32_t inside = __atomic_load_n(&process->inside, __ATOMIC_SEQ_CST);
+        if (slot == store->slot || inside == 0 || tl_os->locked(store->lock_fd, TL_BYTE_PROCESS + slot) != 0)
             continue;
-        if (__atomic_compare_exchange_n(&process->pid, &pid, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        /* Of two who take the slot one after the other both may have the same process id, never the same incarnation. */
+        if (__atomic_compare_exchange_n(&process->inside, &inside, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+            (void)__atomic_compare_exchange_n(&process->pid, &pid, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
             any = true;
+        }
     }
     if (any)
         tl_store_wake_everybody(store);
@@ -235,6 +239,21 @@ static void mark_late(tl_store *store, int64_t now_ns, int64_t limit_ns) {
         if (dirty != 0 && now_ns - (int64_t)dirty > limit_ns)
             __atomic_store_n(&hot->late, 1, __ATOMIC_RELAXED);
     }
+}
+
+/* Whether every partition is on disk, or has failed for good. */
+static bool is_quiet(const tl_store *store) {
+    uint32_t count = __atomic_load_n(&store->header->partitions, __ATOMIC_ACQUIRE);
+    for (uint32_t slot = 0; slot < count; slot++) {
+        const tl_hot *hot = tl_shared_hot(store->shared, slot);
+        uint64_t id = __atomic_load_n(&hot->id, __ATOMIC_ACQUIRE);
+        uint64_t synced = __atomic_load_n(&hot->synced, __ATOMIC_RELAXED);
+        if (id != 0 && (id & 1) == 0 && __atomic_load_n(&hot->failed, __ATOMIC_RELAXED) == 0 &&
+            (synced != __atomic_load_n(&hot->tail, __ATOMIC_RELAXED) ||
+             synced != __atomic_load_n(&hot->saved, __ATOMIC_RELAXED)))
+            return false;
+    }
+    return true;
 }
 
 static void tick(tl_store *store) {
@@ -262,7 +281,8 @@ static void *housekeep_until_closed(void *context) {
     tl_store *store = context;
     while (__atomic_load_n(&store->housekeeper_word, __ATOMIC_ACQUIRE) == 0) {
         int64_t interval_ns = (int64_t)__atomic_load_n(&store->header->flush_interval_ms, __ATOMIC_RELAXED) * 1000000;
-        (void)tl_os->futex_wait(&store->housekeeper_word, 0, interval_ns / 2 + 1);
+        /* What comes after a look at nothing is no older than the sleep: a whole interval then keeps the promise. */
+        (void)tl_os->futex_wait(&store->housekeeper_word, 0, (is_quiet(store) ? interval_ns : interval_ns / 2) + 1);
         if (__atomic_load_n(&store->housekeeper_word, __ATOMIC_ACQUIRE) == 0 && tl_store_usable(store))
             tick(store);
     }

@@ -189,9 +189,9 @@ WIDE_INLINE size_t wide_loop(const key_rows *rows, size_t key_bytes, bool strip,
     size_t word_count = (key_bytes + 3) / 4, i = 0;
     const uint8_t *key = rows->keys;
     for (; i + LANES <= count; i += LANES, key += LANES * rows->stride) {
-        const uint8_t *lanes[LANES];
-        for (size_t lane = 0; lane < LANES; lane++)
-            lanes[lane] = key + lane * rows->stride;
+        const size_t by = rows->stride; /* written out: in a loop they would go through memory */
+        const uint8_t *const lanes[LANES] = {key,          key + by,     key + 2 * by, key + 3 * by,
+                                             key + 4 * by, key + 5 * by, key + 6 * by, key + 7 * by};
         load_words(lanes, key_bytes, words);
         __m256i h =
             strip ? hash_lanes(words, word_count, stripped_lanes(words, word_count)) : hash_equal(words, key_bytes);

@@ -414,6 +414,11 @@ static uint32_t os_process_id(void) {
     return (uint32_t)getpid();
 }
 
+static uint32_t os_pid_namespace(void) {
+    struct stat stat_;
+    return stat("/proc/self/ns/pid", &stat_) == 0 ? (uint32_t)stat_.st_ino : 0;
+}
+
 static int os_random(void *to, size_t bytes) {
     size_t done = 0;
     while (done < bytes) {
@@ -473,6 +478,7 @@ const tl_io tl_io_posix = {
     .monotonic_ns = os_monotonic_ns,
     .random = os_random,
     .process_id = os_process_id,
+    .pid_namespace = os_pid_namespace,
     .malloc = malloc,
     .realloc = realloc,
     .free = free,

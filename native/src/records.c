@@ -2,7 +2,7 @@
  *
  * Imports handles.h. Blocking; callable from any thread. Appending takes the checkpoint lock, syncing the checkpoint sync
  * lock; the checkpoint itself survives the death of a holder of either. Layout of the values: docs/format.md; all are
- * little-endian and as long as their struct. */
+ * little-endian and as long as their struct. Those of committed offsets are offset_records.c's. */
 #include "handles.h"
 
 #include <stdio.h>
@@ -25,15 +25,6 @@ typedef struct store_record {
     uint64_t next_id;
     uint32_t clean, reserved;
 } store_record;
-typedef struct offset_value {
-    int64_t offset, time_ms;
-} offset_value;
-typedef struct offset_key {
-    uint8_t channel[16];
-    uint32_t partition;
-    char group[TL_OFFSETS_MAX_GROUP_BYTES];
-} offset_key;
-
 #define GROUP_RECORDS 2048u /* the largest record is under 400 bytes, a group at most 1 MiB */
 
 /* --- writing --- */
@@ -179,70 +170,6 @@ int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *
     return status;
 }
 
-/* Under the checkpoint lock. */
-static int append_offset(tl_store *store, const tl_offset_view *view, tl_error *err) {
-    offset_key key;
-    size_t group_bytes = 0, metadata_bytes = 0;
-    uint8_t value[sizeof(offset_value) + TL_OFFSETS_MAX_METADATA_BYTES];
-    const offset_value fixed = {view->word.offset, view->time_ms};
-    memcpy(key.channel, view->channel_id, 16);
-    key.partition = view->partition;
-    int status = tl_offsets_group_name(store->offsets, view->group, key.group, &group_bytes, err);
-    if (status < 0)
-        return status == TL_EDROPPED ? TL_OK : status;
-    if (view->metadata_sequence != 0 &&
-        tl_offsets_metadata(store->offsets, view->slot, value + sizeof fixed, &metadata_bytes, NULL) < 0)
-        metadata_bytes = 0; /* being changed: it counts as changed once more */
-    memcpy(value, &fixed, sizeof fixed);
-    const size_t key_bytes = offsetof(offset_key, group) + group_bytes;
-    if (key_bytes > TL_CHECKPOINT_KEY_BYTES)
-        return tl_fail(err, TL_ETOOLARGE, "a group name is too long to be kept: use at most 492 bytes", "", -1);
-    const tl_checkpoint_record record = {&key,
-                                         value,
-                                         (uint32_t)(sizeof fixed + metadata_bytes),
-                                         (uint16_t)key_bytes,
-                                         TL_RECORD_OFFSET,
-                                         view->word.offset < 0 && metadata_bytes == 0};
-    tl_checkpoint_record stored = record;
-    if (stored.deleted)
-        stored.value_bytes = 0;
-    status = tl_checkpoint_append(&store->checkpoint, &stored, 1, NULL, err);
-    TL_POINT("records.offset_appended");
-    if (status == TL_OK)
-        (void)tl_offsets_mark_saved(store->offsets, view);
-    return status;
-}
-
-/* Reads, appends and marks in one turn of the lock: of two savers in two processes the second would else append an older
- * offset behind a newer one, whose committer was told that it is durable. */
-static int put_offset(tl_store *store, uint32_t slot, tl_error *err) {
-    uint32_t cursor = slot;
-    tl_offset_view view;
-    int status = tl_store_take(store, &store->header->checkpoint_lock, "the checkpoint is locked", err);
-    if (status < 0)
-        return status;
-    status = TL_OK;
-    if (tl_offsets_changed(store->offsets, &cursor, &view, NULL) == 1 &&
-        view.slot == slot) /* nobody has saved it meanwhile */
-        status = append_offset(store, &view, err);
-    tl_lock_release(&store->header->checkpoint_lock, store->me);
-    return status;
-}
-
-int tl_records_put_offsets(tl_store *store, tl_error *err) {
-    uint32_t cursor = 0;
-    tl_offset_view view;
-    int more;
-    while ((more = tl_offsets_changed(store->offsets, &cursor, &view, NULL)) != 0) {
-        if (more < 0)
-            continue; /* a damaged slot keeps nobody else's commits from being saved; `check` reports it */
-        int status = put_offset(store, view.slot, err);
-        if (status < 0)
-            return status;
-    }
-    return TL_OK;
-}
-
 /* --- loading; the gate is held alone --- */
 
 typedef struct loading {
@@ -298,28 +225,6 @@ static int load_state(loading *l, uint32_t slot, const tl_state *from) {
     return TL_OK;
 }
 
-static int load_offset(loading *l, const void *key, uint16_t key_bytes, const void *value, uint32_t value_bytes) {
-    offset_key k;
-    offset_value v;
-    if (key_bytes <= offsetof(offset_key, group) || key_bytes > sizeof k || value_bytes < sizeof v)
-        return damaged(l, "a committed offset in the checkpoint is impossible");
-    memcpy(&k, key, key_bytes);
-    memcpy(&v, value, sizeof v);
-    uint32_t group = 0, slot = 0;
-    tl_offsets *table = l->store->offsets;
-    if (table == NULL) /* one who only looks reads the table itself, which a clean close has synced */
-        return TL_OK;
-    int status = tl_offsets_group(table, k.group, key_bytes - offsetof(offset_key, group), true, &group, l->err);
-    if (status == TL_OK)
-        status = tl_offsets_slot(table, group, k.channel, k.partition, true, &slot, l->err);
-    if (status == TL_OK && v.offset >= 0)
-        status = tl_offsets_set(table, slot, v.offset, v.time_ms, true);
-    if (status == TL_OK && value_bytes > sizeof v)
-        status =
-            tl_offsets_set_metadata(table, slot, (const uint8_t *)value + sizeof v, value_bytes - sizeof v, l->err);
-    return status;
-}
-
 static int load_mark(loading *l, const void *value, uint32_t value_bytes) {
     store_record mark;
     if (value_bytes != sizeof mark)
@@ -350,7 +255,7 @@ static int load_one(void *context, uint16_t type, const void *key, uint16_t key_
     if (type == TL_RECORD_STORE)
         return load_mark(l, value, value_bytes);
     if (type == TL_RECORD_OFFSET)
-        return load_offset(l, key, key_bytes, value, value_bytes);
+        return tl_records_load_offset(l->store, key, key_bytes, value, value_bytes, l->err);
     if (type < TL_RECORD_DEFINITION || type > TL_RECORD_START)
         return damaged(l, "the checkpoint has a record of a type that this version does not know");
     uint32_t slot = 0;
@@ -400,14 +305,6 @@ static int start_at_first_kept(loading *l, tl_hot *hot) {
     return TL_OK;
 }
 
-/* The merged state of the offsets comes back as it was saved, so nothing of it needs saving again. */
-static void mark_offsets_saved(tl_store *store) {
-    uint32_t cursor = 0;
-    tl_offset_view view;
-    while (tl_offsets_changed(store->offsets, &cursor, &view, NULL) == 1)
-        (void)tl_offsets_mark_saved(store->offsets, &view);
-}
-
 int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
     loading l = {store, err, 0};
     int status = tl_checkpoint_load(&store->checkpoint, &l, load_one, err);
@@ -428,8 +325,7 @@ int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
         hot->id = cold->id;
     }
     if (store->offsets != NULL)
-        if (store->offsets != NULL)
-            mark_offsets_saved(store);
+        tl_records_mark_offsets_saved(store);
     *clean = l.clean == TL_CLEAN || (l.clean == TL_CLEAN_OPENING && !store->options.look);
     return TL_OK;
 }

@@ -39,7 +39,7 @@ static void after_fork_child(void) {
 int tl_store_refuse(const tl_store *store, tl_error *err) {
     if (store->fork_generation != __atomic_load_n(&tl_fork_generation, __ATOMIC_RELAXED))
         return tl_fail(err, TL_EFORKED, "the store was opened before fork()", store->path, -1);
-    return tl_fail(err, TL_ECLOSED, "the store is closed", store->path, -1);
+    return tl_fail(err, TL_ECLOSED, "the log was closed", store->path, -1);
 }
 
 int64_t tl_store_lock_timeout_ns(const tl_store *store) { return store->options.lock_timeout_ms * 1000000; }
@@ -364,6 +364,11 @@ static int close_cleanly(tl_store *store, tl_error *err) {
     return status;
 }
 
+static void process_leaves(tl_process *process) {
+    __atomic_store_n(&process->pid, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&process->inside, 0, __ATOMIC_RELEASE);
+}
+
 int tl_store_close(tl_store *store, tl_error *err) {
     if (store->fork_generation != __atomic_load_n(&tl_fork_generation, __ATOMIC_RELAXED))
         return TL_OK; /* the parent's store: the child has nothing to close */
@@ -393,7 +398,7 @@ int tl_store_close(tl_store *store, tl_error *err) {
         }
     }
     if (!store->private_words)
-        __atomic_store_n(&tl_shared_process(store->shared, store->slot)->pid, 0, __ATOMIC_RELAXED);
+        process_leaves(tl_shared_process(store->shared, store->slot));
     store->opens = 0;
     TL_POINT("close.let_go");
     let_go(store);

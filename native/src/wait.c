@@ -2,12 +2,15 @@
  *
  * Imports handles.h. Callable from any thread. SHARING rule 19: a sleeper sets its process's bit at every partition it
  * waits for, looks at the tails once more, and sleeps on its process's futex word with the value read before the bits;
- * a publisher, after the full barrier of its unlock, takes the bits and bumps and wakes the words of all they stand for. */
+ * a publisher, after the full barrier of its unlock, takes the bits and bumps and wakes the words of all they stand for.
+ * A publisher that dies or is stopped before it wakes costs its readers a slice. Where no other process is in the store
+ * there is nobody who could: then a slice is longer, and whoever comes in ends it. */
 #include "handles.h"
 
 #include <errno.h>
 
 #define SLICE_NS 100000000
+#define ALONE_SLICE_NS 1000000000
 
 static void wake_process(tl_store *store, uint32_t slot) {
     tl_process *process = tl_shared_process(store->shared, slot);
@@ -61,20 +64,32 @@ static int refuse(tl_store *store, tl_error *err) {
 }
 
 /* Before the tails: what a member may read has changed, so what it would read next is to be asked anew. */
-static bool turned(tl_store *store, const uint32_t *turn, uint32_t turn_seen) {
-    if (turn == NULL)
-        return false;
-    tl_deaths_nudge(store); /* members that wait are the first to learn of a newcomer */
-    return __atomic_load_n(turn, __ATOMIC_SEQ_CST) != turn_seen;
+static bool turned(tl_store *store, const tl_turn *turns, size_t count) {
+    if (count > 0)
+        tl_deaths_nudge(store); /* members that wait are the first to learn of a newcomer */
+    for (size_t i = 0; i < count; i++)
+        if (__atomic_load_n(turns[i].word, __ATOMIC_SEQ_CST) != turns[i].seen)
+            return true;
+    return false;
+}
+
+/* After the bits. Whoever comes in says so in its slot before it bumps our word: we see the one or the other. A dead
+ * process counts until somebody has noticed its death. */
+static bool is_alone(const tl_store *store) {
+    uint32_t processes = (uint32_t)__atomic_load_n(&store->header->processes, __ATOMIC_SEQ_CST);
+    for (uint32_t slot = 0; slot < processes && slot < TL_PROCESSES; slot++)
+        if (slot != store->slot && __atomic_load_n(&tl_shared_process(store->shared, slot)->inside, __ATOMIC_SEQ_CST) != 0)
+            return false;
+    return true;
 }
 
 int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64_t *seen, size_t count,
-                  int64_t timeout_ns, int64_t busy_ns, const uint32_t *turn, uint32_t turn_seen,
-                  const uint32_t *cancel, tl_error *err) {
+                  int64_t timeout_ns, int64_t busy_ns, const tl_turn *turns, size_t turn_count, const uint32_t *cancel,
+                  tl_error *err) {
     int found = changed(partitions, seen, count);
     if (cancelled(store, cancel))
         return refuse(store, err);
-    if (turned(store, turn, turn_seen))
+    if (turned(store, turns, turn_count))
         return TL_ETURNED;
     if (found >= 0)
         return found;
@@ -91,7 +106,7 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
         }
         if (cancelled(store, cancel))
             return refuse(store, err);
-        if (turned(store, turn, turn_seen))
+        if (turned(store, turns, turn_count))
             return TL_ETURNED;
         now = tl_os->monotonic_ns();
     }
@@ -104,7 +119,7 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
                 __atomic_fetch_or(&partitions[i]->hot->sleepers, bit, __ATOMIC_SEQ_CST);
         TL_POINT("wait.bits_set");
         TL_FULL_FENCE();
-        if (turned(store, turn, turn_seen))
+        if (turned(store, turns, turn_count))
             return TL_ETURNED;
         if ((found = changed(partitions, seen, count)) >= 0)
             return found;
@@ -114,8 +129,11 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
         if (now >= deadline)
             return TL_ETIMEOUT;
         __atomic_fetch_add(&process->sleeping, 1, __ATOMIC_SEQ_CST);
-        (void)tl_os->futex_wait(&process->word, value, deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
+        int64_t slice = is_alone(store) ? ALONE_SLICE_NS : SLICE_NS;
+        int status = tl_os->futex_wait(&process->word, value, deadline - now < slice ? deadline - now : slice);
         __atomic_fetch_sub(&process->sleeping, 1, __ATOMIC_SEQ_CST);
         TL_POINT("wait.woken");
+        if (status == -EINTR)
+            return TL_EAGAIN;
     }
 }

@@ -22,7 +22,7 @@ from tidelog import compression as _compression
 from tidelog._native import Batch, Reader, Receipt, Sender
 from tidelog.codec import Codec
 from tidelog.config import Duration, Retention, parse_retention
-from tidelog.consumer import Consumer, Delivery, Isolation, Strategy, is_uncommitted
+from tidelog.consumer import Consumer, Delivery, Isolation, Strategy, check_group, is_uncommitted
 from tidelog.engine.base import Changes, Committed, Engine, Opened
 from tidelog.errors import ChannelNotFound
 from tidelog.message import Message, epoch_ms_array
@@ -195,6 +195,7 @@ class Channel(Sender, Asking[T], Generic[T]):
         )
 
     def _consumer(self, group: str, **options: Any) -> Consumer[T]:
+        check_group(group)
         return Consumer(self._engine, [self.opened()], group=group, **options)
 
     def scan(
@@ -380,7 +381,7 @@ class Queue(Channel[T]):
         busy_poll: Duration = 0.0,
         strategy: Strategy = "sticky",
         member: str | None = None,
-        member_timeout: Duration = 10.0,
+        member_timeout: Duration | None = None,
         max_processing: Duration | None = None,
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
@@ -393,7 +394,7 @@ class Queue(Channel[T]):
 
         Its consumers share the partitions by `strategy`: "sticky" (even counts, fewest moves), "range" or
         "round-robin" (Kafka's); where they disagree, the oldest one's holds. `member`: a name; the partitions of a
-        consumer with a name wait `member_timeout` seconds (or timedelta) for it to come back, and a newer one of the
+        consumer with a name wait `member_timeout` (default 10 seconds) for it to come back, and a newer one of the
         same name takes its place: the older raises Fenced. `max_processing`: the most seconds between two calls that
         receive, after which others go on without it and its commits raise Fenced; None: as long as its process lives.
         `on_assign`, `on_revoke`: called with a list of `Assigned` when partitions have come, and before they go, by
@@ -430,12 +431,13 @@ class Topic(Channel[T]):
         busy_poll: Duration = 0.0,
         strategy: Strategy = "sticky",
         member: str | None = None,
-        member_timeout: Duration = 10.0,
+        member_timeout: Duration | None = None,
         max_processing: Duration | None = None,
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
     ) -> Consumer[T]:
-        """Receive as `group`, which goes on where it had committed; the options are those of `Queue.consumer`."""
+        """Receive as `group`, which goes on where it had committed; the options are those of `Queue.consumer`.
+        Without a group: `tail`."""
         return self._consumer(
             group,
             start=start,

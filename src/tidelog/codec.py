@@ -225,19 +225,47 @@ def _decode_text(data: bytes | memoryview) -> str:
     return str(data, "utf-8")
 
 
+def _require_readable(model: Any, seen: set[Any]) -> None:
+    """Raise TypeError for a pydantic model, or one inside it, that writes a field by one name and reads it by another.
+
+    A model with validators or serializers of its own for the whole may well translate: it is believed.
+    """
+    for part in get_args(model):
+        _require_readable(part, seen)
+    if not hasattr(model, "__pydantic_decorators__") or not hasattr(model, "model_fields") or model in seen:
+        return
+    seen.add(model)
+    own, config = model.__pydantic_decorators__, model.model_config
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    by_alias = config.get("validate_by_alias", True)
+    for name, field in model.model_fields.items():
+        written = name if field.serialization_alias is None else field.serialization_alias
+        alias = name if field.validation_alias is None else field.validation_alias
+        read = [alias] if isinstance(alias, str) else getattr(alias, "choices", [])
+        fits = (by_alias and written in read) or (by_name and written == name) or field.exclude
+        if not (fits or own.model_validators or own.model_serializers):
+            raise TypeError(
+                f"{type_name(model)}.{name} is written as {written!r}, and no field is read by that name: give it "
+                f"alias=, which is for both, or make the validation alias AliasChoices(..., {written!r})"
+            )
+        _require_readable(field.annotation, seen)
+
+
 def _pydantic_codec(model: Any) -> Codec:
-    """How strict decoding is, the model's own `model_config` says."""
+    """How strict decoding is, the model's own `model_config` says. The JSON has the fields' aliases: it is what others
+    see, and what the schema describes."""
+    _require_readable(model, set())
     validate = model.model_validate_json
 
     def encode(value: Any) -> bytes:
-        return value.model_dump_json().encode()  # type: ignore[no-any-return]
+        return value.model_dump_json(by_alias=True).encode()  # type: ignore[no-any-return]
 
     def decode(data: bytes | memoryview) -> Any:
         return validate(data if type(data) is bytes else bytes(data))
 
     def schema() -> Schema:
         try:
-            return model.model_json_schema()  # type: ignore[no-any-return]
+            return model.model_json_schema(by_alias=True)  # type: ignore[no-any-return]
         except Exception:  # the model's own code; a description is never worth a failure
             return None
 

@@ -187,6 +187,30 @@ class ChannelOptions:
         )
 
 
+CHANNEL_OPTIONS = (
+    "partitions",
+    "retention",
+    "max_message_bytes",
+    "segment_bytes",
+    "carries",
+    "codec",
+    "compression",
+    "reply",
+)
+"""The keywords of `log.queue` and `log.topic`, and of those of an application."""
+
+
+def check_channel_options(kind: Kind, options: Mapping[str, Any]) -> None:
+    """Raise TypeError if `log.queue` or `log.topic` (by `kind`) knows no such option."""
+    for name in options:
+        if name not in CHANNEL_OPTIONS:
+            import difflib  # only on the way to an error message
+
+            close = difflib.get_close_matches(name, CHANNEL_OPTIONS, 1, 0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(CHANNEL_OPTIONS)}"
+            raise TypeError(f"{kind}() got an unexpected option {name!r}: {hint}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What a URL points at."""

@@ -31,6 +31,8 @@ Isolation: TypeAlias = Literal["read-committed", "read-uncommitted"]
 Strategy: TypeAlias = Literal["sticky", "range", "round-robin"]
 
 DELIVERIES = ("at-least-once", "at-most-once", "manual")
+MEMBER_SECONDS = 10.0
+"""How long the partitions of a named member wait for it, where it does not say."""
 ISOLATIONS = ("read-committed", "read-uncommitted")
 
 
@@ -63,7 +65,7 @@ class Consumer(Share, Generic[T]):
         busy_poll: Duration = 0.0,
         strategy: str = "sticky",
         member: str | None = None,
-        member_timeout: Duration = 10.0,
+        member_timeout: Duration | None = None,
         max_processing: Duration | None = None,
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
@@ -76,7 +78,9 @@ class Consumer(Share, Generic[T]):
         mode = self._delivery = _mode(group, delivery)
         uncommitted = is_uncommitted(isolation)
         spin = duration_ms(busy_poll, "busy_poll") and _seconds(busy_poll)
-        away = duration_ms(member_timeout, "member_timeout") / 1000
+        if member_timeout is not None and member is None:
+            raise ValueError("member_timeout= is for a consumer with a name: give member= too, or leave it out")
+        away = duration_ms(MEMBER_SECONDS if member_timeout is None else member_timeout, "member_timeout") / 1000
         limit = None if max_processing is None else duration_ms(max_processing, "max_processing", least_ms=1) / 1000
         check_start(start)
         check_stop(stop)
@@ -304,6 +308,14 @@ def _check_member(member: object, **callbacks: object) -> None:
             raise TypeError(f"{name} is a function of the list of partitions, not {type(function).__name__}")
 
 
+def check_group(group: object) -> None:
+    """Raise TypeError or ValueError unless it is the name of a group."""
+    if group is None:
+        raise TypeError("group=None is no name of a group: give one, or use tail() to read a topic without a group")
+    if not isinstance(group, str) or not group:
+        raise ValueError(f"group={group!r} is no name of a group: give a str that is not empty")
+
+
 def _mode(group: str | None, delivery: str) -> str:
     if delivery == "exactly-once":
         raise NotSupported(
@@ -311,8 +323,8 @@ def _mode(group: str | None, delivery: str) -> str:
             "Keep the offset in your own database in the same transaction as the result, and seek to it at the start "
             "(delivery='manual')"
         )
-    if group is not None and (not isinstance(group, str) or not group):
-        raise ValueError(f"group={group!r} is no name of a group: give a str that is not empty")
+    if group is not None:
+        check_group(group)
     if delivery not in DELIVERIES:
         raise ValueError(f"delivery={delivery!r} does not exist: use one of {', '.join(DELIVERIES)}")
     return "none" if group is None else delivery

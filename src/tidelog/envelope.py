@@ -37,9 +37,9 @@ TRACESTATE: Final = "tracestate"
 ATTEMPT: Final = "attempt"
 """Which attempt at handling the message this is; 1 where it is absent."""
 ERROR: Final = "error"
-"""In an answer: the name of the error's type."""
+"""In an answer that is an error, and in a dead letter: the name of the error's class, without its module."""
 ERROR_TEXT: Final = "error-text"
-"""In an answer: what the error says."""
+"""Beside it: what the error says."""
 
 SPRING_REPLY_TOPIC: Final = "kafka_replyTopic"
 """Spring Kafka's reply-to: the topic's name in UTF-8."""
@@ -73,6 +73,11 @@ def new_id() -> str:
     second = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
     text = f"{first:016x}{second:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def error_text(error: BaseException) -> str:
+    """What an error says. A KeyError says its key as Python writes it, quotes and all: here it is the key as text."""
+    return str(error.args[0]) if isinstance(error, KeyError) and len(error.args) == 1 else str(error)
 
 
 def pairs(headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None) -> list[tuple[str, Any]]:

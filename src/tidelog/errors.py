@@ -114,7 +114,10 @@ class Corrupt(Error):
 
 
 class Fenced(Error):
-    """Another process has taken over: a newer producer of this name, or the new owner of a lease. Stop this one."""
+    """Another one has taken over: a newer producer or consumer of this name, or whoever has the partition now.
+
+    The message says whether to stop, or to go on with what is received next.
+    """
 
 
 class NoSpace(_OSErrorText, OSError):
@@ -230,7 +233,8 @@ def from_native(code: int, what: str, path: str, position: int, sys_errno: int, 
 
     `code`: a negative value of `enum tl_status` (native/include/tidelog/base.h); `what`: what was wrong; `path`: the
     file it concerns or ""; `position`: byte position in it or -1; `sys_errno`: errno or 0; `detail`: numbers that
-    belong to `what`, for a lock its holder, or "". Never raises; an unknown code becomes a plain `Error`.
+    belong to `what`, for a lock its holder, for a fence or a close what to do next, or "". Never raises; an unknown
+    code becomes a plain `Error`.
     """
     text = _sentence(what, path, position, sys_errno, detail)
     name = path or None
@@ -263,7 +267,8 @@ def from_native(code: int, what: str, path: str, position: int, sys_errno: int, 
             text = _sentence(what, path, position, sys_errno, "")
             return Locked(f"{text}; {holder}: wait for it or end it, then try again", holder=detail)
         case -11:
-            return Closed(f"{text}; it was closed: open it again")
+            text = _sentence(what, path, position, sys_errno, "")
+            return Closed(f"{text}: {detail or 'open the log again with tidelog.open'}")
         case -12:
             return Forked(f"{text}; handles do not survive fork(): call tidelog.open in the child")
         case -13:
@@ -274,7 +279,8 @@ def from_native(code: int, what: str, path: str, position: int, sys_errno: int, 
                 filename=name,
             )
         case -14:
-            return Fenced(f"{text}; another process has taken over: stop this one, or open a new producer or consumer")
+            text = _sentence(what, path, position, sys_errno, "")
+            return Fenced(f"{text}; {detail or 'another one has taken over: stop this one, or open a new one'}")
         case -15:
             return ChannelNotFound(f"{text}; list what exists with `list(log)` or `tidelog ls`")
         case -16:

@@ -270,9 +270,17 @@ class Groups(Mapping[str, Group]):
         return [(names[0], partition)]
 
     def _free(self, group: str, rows: Any, how: str = "") -> None:
-        """Raise Locked if the group has members, or somebody holds one of its partitions."""
-        held = [str(one.pid) for one in self._engine.members(group).members]
+        """Raise Locked if the group has members, those that are away too, or somebody holds one of its partitions."""
+        members = self._engine.members(group).members
+        held = [str(one.pid) for one in members if not one.away]
         held += [str(row.owner_pid) for row in rows if row.owner_pid]
+        away = sorted(repr(one.name) for one in members if one.away)
+        if away and not held:
+            raise Locked(
+                f"{', '.join(away)} of the group {group!r} {'are' if len(away) > 1 else 'is'} away, and may come back "
+                f"with what was read so far: try again when member_timeout has passed since it was closed or died",
+                holder=f"member {', '.join(away)}",
+            )
         if held:
             holder = f"process {', '.join(sorted(set(held), key=int))}"
             what = f"a consumer of {group!r} {how}" if how else f"the group {group!r} has live members"

@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from tidelog.channel import Channel, Queue, Topic
 from tidelog.codec import Codec, codec_for
-from tidelog.config import Carries, ChannelOptions, Duration, Kind, Retention, StoreOptions, Target, parse_url
-from tidelog.consumer import Consumer, Delivery, Isolation, Strategy
+from tidelog.config import (
+    Carries,
+    ChannelOptions,
+    Duration,
+    Kind,
+    Retention,
+    StoreOptions,
+    Target,
+    check_channel_options,
+    parse_url,
+)
+from tidelog.consumer import Consumer, Delivery, Isolation, Strategy, check_group
 from tidelog.engine.base import Can, Committed, Engine
 from tidelog.engine.embedded import EmbeddedEngine
 from tidelog.errors import ChannelNotFound, NotSupported
@@ -304,7 +314,7 @@ class Log(Mapping[str, Channel[Any]]):
         busy_poll: Duration = 0.0,
         strategy: Strategy = "sticky",
         member: str | None = None,
-        member_timeout: Duration = 10.0,
+        member_timeout: Duration | None = None,
         max_processing: Duration | None = None,
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
@@ -313,6 +323,7 @@ class Log(Mapping[str, Channel[Any]]):
 
         Raises ValueError for a queue under another group than its own: its messages go to one group only.
         """
+        check_group(group)
         for channel in channels:
             if channel.kind == "queue" and group != channel.name:
                 raise ValueError(
@@ -352,8 +363,10 @@ class Log(Mapping[str, Channel[Any]]):
         channel of several partitions.
 
         It is called by whatever thread of this process sends, after its message is in the log; once a minute at most
-        for a channel. Keys are sampled: nothing is said before 512 samples, some 33,000 messages. From a quarter on the
-        logger `tidelog.skew` warns too. Raises ValueError, TypeError.
+        for each key of a channel (of more than 1,000 keys within a minute, those told first may be told again). Keys
+        are sampled: nothing is said before 512 samples, some 33,000 messages, and a sender of a channel with a hot key
+        looks for others once a second. From a quarter on the logger `tidelog.skew` warns too. Raises ValueError,
+        TypeError.
         """
         self._engine.skew_watch.on(listener, threshold)
 
@@ -385,6 +398,7 @@ class Log(Mapping[str, Channel[Any]]):
     # --- inside ---
 
     def _channel(self, kind: Kind, name: str, type_: Any, options: dict[str, Any]) -> Channel[Any]:
+        check_channel_options(kind, options)
         reply = options.pop("reply", None)
         wanted = ChannelOptions.of(kind, **options)
         codec = codec_for(type_, wanted.codec)

@@ -20,9 +20,11 @@ Listener: TypeAlias = "Callable[[SkewEvent], object]"
 WARN_SHARE = 0.25
 """A key with this share of a channel's messages is told to the logger `tidelog.skew`, and to `on_skew` by default."""
 QUIET_SECONDS = 60.0
-"""Between two warnings about one channel from one sender, and between two about one key."""
+"""Between two warnings about one key of a channel."""
+LOOK_SECONDS = 1.0
+"""Between two looks of one sender at the keys of a channel that has a hot one: another key may have become hot too."""
 MOST_TOLD = 1000
-"""Keys that were told of and are remembered."""
+"""Keys that were told of and are remembered; of more, those that were told longest ago are forgotten."""
 
 
 class SkewWatch:
@@ -46,7 +48,7 @@ class SkewWatch:
             self.lowest = min(self.lowest, float(threshold))
 
     def hot(self, channel: str, partitions: int, first: Partition) -> float:
-        """A sender found a key above `lowest`: tell who wants to know. Answers for how many seconds to be quiet.
+        """A sender found a key above `lowest`: tell who wants to know. Answers for how many seconds not to ask again.
 
         Never raises an Exception: the message that was sent is in the log, and its sender must hear so.
         """
@@ -68,7 +70,7 @@ class SkewWatch:
                         logger.exception("a listener for hot keys failed on: %s", event)
         except Exception:
             logger.exception("the sampled keys of %r cannot be read", channel)
-        return QUIET_SECONDS
+        return LOOK_SECONDS
 
     def _events(self, channel: str, partitions: int, sampled: Sampled | None) -> list[SkewEvent]:
         from tidelog.skew import SkewEvent, live
@@ -82,10 +84,11 @@ class SkewWatch:
                     continue
                 if now < self._told.get((channel, hot.key), float("-inf")) + QUIET_SECONDS:
                     continue
+                self._told.pop((channel, hot.key), None)  # so that the table stays in the order of its times
                 self._told[channel, hot.key] = now
                 events.append(
                     SkewEvent(channel, hot.key, hot.share, hot.error, hot.partition, partitions, found.samples or 0)
                 )
-            if len(self._told) > MOST_TOLD:  # of a program with very many channels: forget who is quiet no longer
-                self._told = {place: told for place, told in self._told.items() if now < told + QUIET_SECONDS}
+            while len(self._told) > MOST_TOLD:  # of a program with very many channels
+                del self._told[next(iter(self._told))]
         return events

@@ -180,7 +180,7 @@ static void drop(tl_store *store, model_partition *p) {
     model_doing("drop partition %d", (int)(p - m->partition));
     model_expect_ok(tl_store_catalogue_lock(store, &err), &err, "lock the catalogue");
     model_expect_ok(tl_store_drop_partitions(store, &p->slot, 1, &err), &err, "drop");
-    model_expect_ok(tl_offsets_forget_channel(tl_store_offsets(store), p->channel, &err), &err,
+    model_expect_ok(tl_store_forget_channel(store, p->channel, &err), &err,
                     "forget the offsets of a channel");
     tl_store_catalogue_unlock(store);
     catalogue_was_locked();

@@ -77,7 +77,8 @@ static void step(uint32_t self, const tl_member *me, uint32_t epochs[KIT_SLOTS])
     }
     if (gave)
         tl_member_turned(store, me);
-    int status = tl_store_wait(store, NULL, NULL, 0, 1000000, 0, tl_member_turn(store, me), turn, NULL, &err);
+    int status = tl_store_wait(store, NULL, NULL, 0, 1000000, 0, &(tl_turn){tl_member_turn(store, me), turn}, 1, NULL,
+                               &err);
     REQUIRE(status == TL_ETURNED || status == TL_ETIMEOUT);
 }
 

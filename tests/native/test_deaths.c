@@ -66,8 +66,8 @@ static double notice_ms(tl_store *store, const tl_member *me, pid_t child) {
 
 static void learn_of_newcomers(tl_store *store, const tl_member *me) {
     for (int i = 0; i < 2; i++)
-        (void)tl_store_wait(store, NULL, NULL, 0, 5000000, 0, tl_member_turn(store, me), *tl_member_turn(store, me), NULL,
-                            &kit_error);
+        (void)tl_store_wait(store, NULL, NULL, 0, 5000000, 0,
+                            &(tl_turn){tl_member_turn(store, me), *tl_member_turn(store, me)}, 1, NULL, &kit_error);
 }
 
 static int by_value(const void *a, const void *b) {

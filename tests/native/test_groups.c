@@ -264,6 +264,13 @@ static void test_overdue(void) {
     CHECK(kit_try_join(store, "g", "slow", 5 * (int64_t)KIT_SECOND, 60 * (int64_t)KIT_SECOND, &slow) == TL_OK);
     kit_give_all(store, &slow, slots, &slow);
     CHECK(tl_member_claim(store, &slow, slots[0], &epoch) == 1);
+    /* Its time runs from the join on: one that takes partitions and never asks is found out too. */
+    tl_member silent;
+    CHECK(kit_try_join(store, "g", NULL, 2 * (int64_t)KIT_SECOND, 0, &silent) == TL_OK);
+    CHECK(tl_groups_sweep(store) == 0);
+    kit_later_ns += 3 * (int64_t)KIT_SECOND;
+    CHECK(tl_groups_sweep(store) == 1 && !tl_member_is_active(store, &silent));
+    tl_member_handles(store, &slow, 0);
     tl_member_handles(store, &patient, tl_os->monotonic_ns());
     kit_later_ns += 100 * (int64_t)KIT_SECOND;
     CHECK(tl_groups_sweep(store) == 0); /* it asks, and the other one has no limit */
@@ -411,13 +418,15 @@ static void test_look(void) {
 }
 
 static tl_store *waiting_store;
-static tl_member waiting_member;
+static tl_member waiting_member, waiting_other;
 
 static void *wait_for_turn(void *context) {
     uint32_t seen = *(uint32_t *)context;
     tl_error err = {0};
-    int status = tl_store_wait(waiting_store, NULL, NULL, 0, 20 * (int64_t)KIT_SECOND, 0,
-                               tl_member_turn(waiting_store, &waiting_member), seen, NULL, &err);
+    const tl_turn turns[] = {{tl_member_turn(waiting_store, &waiting_other), *tl_member_turn(waiting_store, &waiting_other)},
+                             {tl_member_turn(waiting_store, &waiting_member), seen}};
+    /* What turns is looked for behind what does not: a wake alone would not end the wait. */
+    int status = tl_store_wait(waiting_store, NULL, NULL, 0, 20 * (int64_t)KIT_SECOND, 0, turns, 2, NULL, &err);
     return status == TL_ETURNED ? context : NULL;
 }
 
@@ -426,10 +435,15 @@ static void test_turns_wake(void) {
     uint32_t slots[KIT_SLOTS], turn, cancel = 1;
     kit_slots(store, "g", slots);
     tl_member a = waiting_member = kit_join(store, "g", NULL), b;
+    waiting_other = kit_join(store, "other", NULL);
     turn = *tl_member_turn(store, &a);
-    CHECK(tl_store_wait(store, NULL, NULL, 0, 1000, 0, tl_member_turn(store, &a), turn, NULL, &kit_error) == TL_ETIMEOUT);
-    CHECK(tl_store_wait(store, NULL, NULL, 0, 1000, 0, tl_member_turn(store, &a), turn + 1, NULL, &kit_error) == TL_ETURNED);
-    CHECK(tl_store_wait(store, NULL, NULL, 0, 1000, 0, tl_member_turn(store, &a), turn + 1, &cancel, &kit_error) == TL_ECLOSED);
+    tl_turn turns[] = {{tl_member_turn(store, &waiting_other), *tl_member_turn(store, &waiting_other)},
+                       {tl_member_turn(store, &a), turn}};
+    CHECK(tl_store_wait(store, NULL, NULL, 0, 1000, 0, turns, 2, NULL, &kit_error) == TL_ETIMEOUT);
+    turns[1].seen = turn + 1;
+    CHECK(tl_store_wait(store, NULL, NULL, 0, 1000, 0, turns, 1, NULL, &kit_error) == TL_ETIMEOUT);
+    CHECK(tl_store_wait(store, NULL, NULL, 0, 1000, 0, turns, 2, NULL, &kit_error) == TL_ETURNED);
+    CHECK(tl_store_wait(store, NULL, NULL, 0, 1000, 0, turns, 2, &cancel, &kit_error) == TL_ECLOSED);
     for (int what = 0; what < 5; what++) {
         turn = *tl_member_turn(store, &a);
         pthread_t thread;

@@ -208,7 +208,8 @@ static void end(pid_t child) {
 static void sleep_until_newer(tl_store *store, const tl_member *me, uint64_t version) {
     uint32_t turn = *tl_member_turn(store, me);
     for (int64_t begin = now_ns(); tl_member_version(store, me) == version;) {
-        int status = tl_store_wait(store, NULL, NULL, 0, 50 * (int64_t)MS, 0, tl_member_turn(store, me), turn, NULL, &error);
+        int status = tl_store_wait(store, NULL, NULL, 0, 50 * (int64_t)MS, 0,
+                                   &(tl_turn){tl_member_turn(store, me), turn}, 1, NULL, &error);
         EXPECT(status == TL_ETURNED || status == TL_ETIMEOUT);
         turn = *tl_member_turn(store, me);
         if (now_ns() - begin > (int64_t)PATIENCE_MS * MS)
@@ -219,8 +220,8 @@ static void sleep_until_newer(tl_store *store, const tl_member *me, uint64_t ver
 /* Lets the watcher learn of a newcomer, as a consumer that waits does. */
 static void wait_a_moment(tl_store *store, const tl_member *me) {
     for (int i = 0; i < 2; i++)
-        (void)tl_store_wait(store, NULL, NULL, 0, 5 * (int64_t)MS, 0, tl_member_turn(store, me), *tl_member_turn(store, me), NULL,
-                            &error);
+        (void)tl_store_wait(store, NULL, NULL, 0, 5 * (int64_t)MS, 0,
+                            &(tl_turn){tl_member_turn(store, me), *tl_member_turn(store, me)}, 1, NULL, &error);
 }
 
 /* --- the rounds --- */

@@ -60,14 +60,16 @@ class Story:
                 self.finals[failure.message.key].append(failure.message.value)
 
 
-def member(name: str, log: tidelog.Log, channel: Any, story: Story, concurrency: Any, chance: random.Random) -> App:
-    """One more member of the group."""
+def member(
+    name: str, log: tidelog.Log, channel: Any, story: Story, concurrency: Any, first: float, chance: random.Random
+) -> App:
+    """One more member of the group. `first`: seconds before the first retry."""
     app = App(name, log=log)
 
     @app.on(
         channel,
         concurrency=concurrency,
-        retries=Retry(attempts=ATTEMPTS, first=0.001, factor=1.5, jitter=1),
+        retries=Retry(attempts=ATTEMPTS, first=first, factor=1.5, jitter=1),
         dead_letter="orders.dead",
     )
     def handle(message: Message[int]) -> None:
@@ -87,6 +89,7 @@ def member(name: str, log: tidelog.Log, channel: Any, story: Story, concurrency:
     moves=st.lists(st.tuples(st.sampled_from(["join", "leave"]), st.integers(0, 20)), min_size=1, max_size=8),
     concurrency=st.sampled_from(["key", "key", 1]),
     partitions=st.integers(2, 6),
+    first=st.sampled_from([0.001, 0.05]),
     seed=st.integers(0, 1 << 30),
 )
 def test_order_per_key(
@@ -95,6 +98,7 @@ def test_order_per_key(
     moves: list[tuple[str, int]],
     concurrency: Any,
     partitions: int,
+    first: float,
     seed: int,
 ) -> None:
     chance = random.Random(seed)
@@ -102,14 +106,14 @@ def test_order_per_key(
     with tidelog.open("memory:") as log:
         channel = log.queue("orders", int, partitions=partitions)
         sender = threading.Thread(target=send_slowly, args=(channel, keys, seed))
-        running = [member("member 0", log, channel, story, concurrency, chance)]
+        running = [member("member 0", log, channel, story, concurrency, first, chance)]
         running[0].start()
         sender.start()
         try:
             for number, (what, pause_ms) in enumerate(moves, 1):
                 time.sleep(pause_ms / 1000)
                 if what == "join" or len(running) == 1:
-                    running.append(member(f"member {number}", log, channel, story, concurrency, chance))
+                    running.append(member(f"member {number}", log, channel, story, concurrency, first, chance))
                     running[-1].start()
                 else:
                     running.pop(chance.randrange(len(running))).stop()

@@ -292,3 +292,61 @@ def test_what_is_public_is_documented() -> None:
                 if not member.startswith("_") and (callable(value) or isinstance(value, property)):
                     assert inspect.getdoc(value), f"{name}.{member}"
     assert os.path.basename(str(aio.__file__)) == "__init__.py"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_in_is_answered_and_for_is_refused(tmp_path: Path, loop: str) -> None:
+    """Without either, Python would ask for log[0], log[1] and so on, without end."""
+
+    async def main() -> None:
+        async with aio.open(tmp_path / "log") as log:
+            await log.queue("orders")
+            assert "orders" in log
+            assert "prices" not in log and "no/name" not in log
+            assert 7 not in log
+            with open_sync(tmp_path / "log") as other:
+                other.topic("prices")
+            assert "prices" in log
+            (tmp_path / "log" / "channels" / "prices.json").write_bytes(b"damaged")
+            assert "prices" in log
+            await log.drop("orders")
+            assert "orders" not in log
+            for use in (lambda: list(log), lambda: [name for name in log]):  # noqa: C416
+                with pytest.raises(TypeError, match=r"async for name in log.*await log\.names"):
+                    use()
+        with pytest.raises(Closed):
+            "orders" in log  # noqa: B015
+
+    run(main, loop)
+
+
+def test_options_are_seen_and_changed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with aio.open(tmp_path / "log") as log:
+            prices = await log.topic("prices", retention=5000, compression="lz4", max_message_bytes=777)
+            assert (prices.retention, prices.compression, prices.max_message_bytes) == ((-1, 5000, False), "lz4", 777)
+            await prices.configure(retention="consumed", compression="gzip", max_message_bytes=888)
+            assert (prices.retention, prices.compression, prices.max_message_bytes) == ((-1, -1, True), "gzip", 888)
+            await prices.configure(partitions=9)  # what is not given stays
+            assert (prices.retention, prices.partitions) == ((-1, -1, True), 9)
+            await prices.configure(retention=None)
+            assert prices.retention == (-1, -1, False)
+            with pytest.raises(TypeError, match="keep"):
+                await prices.configure(keep=1)  # type: ignore[call-arg]
+
+    run(main)
+
+
+def test_hot_keys_are_told(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with aio.open(tmp_path / "log") as log:
+            events = []
+            log.on_skew(events.append, threshold=0.9)
+            clicks = await log.topic("clicks")
+            for _ in range(12):
+                await clicks.send_many([b"x"] * 10_000, keys=["hot"] * 10_000)
+            assert [(event.channel, event.key) for event in events] == [("clicks", b"hot")]
+            with pytest.raises(ValueError, match="threshold"):
+                log.on_skew(events.append, threshold=2.0)
+
+    run(main)

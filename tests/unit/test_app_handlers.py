@@ -208,7 +208,7 @@ def test_combinations_that_are_refused() -> None:
         app.on(raw)(value)
     with pytest.raises(TypeError, match="yields values, but nothing says where they go"):
         app.on(orders)(yields)
-    with pytest.raises(ValueError, match="questions are asked on a queue"):
+    with pytest.raises(ValueError, match=r"answers on a queue.*app\.on\(\.\.\.\), and message\.reply"):
         app.answers(prices)(value)
     with pytest.raises(TypeError, match="answered one by one"):
         app.answers(orders)(bare_batch)

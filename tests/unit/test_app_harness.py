@@ -146,7 +146,7 @@ def test_dead_letters_are_found_by_their_channel() -> None:
         t.advance(1000)
         (dead,) = t.dead(shop.orders)
         assert dead.raw == b'{"id":1,"sku":"tea"}' and dead.key == b"a"
-        assert dead.headers["error"] == b"the till is closed" and dead.headers["attempts"] == b"4"
+        assert dead.headers["error-text"] == b"the till is closed" and dead.headers["attempts"] == b"4"
         assert [message.offset for message in t.dead("orders.dead")] == [0]
         assert t.messages(shop.invoices) == []
 

@@ -111,29 +111,19 @@ class LanesAgainstLists(RuleBasedStateMachine):
                 prefix = fake.offset + 1
             assert self.told.get(partition, -1) == prefix
 
-    @rule(partition=st.integers(0, 1), work_off=st.booleans())
-    def lose(self, partition: int, work_off: bool) -> None:
-        """The partition goes: what stands before a finished message is worked off, then the rest is forgotten."""
+    @rule(
+        partition=st.integers(0, 1),
+        work_off=st.booleans(),
+        patience=st.integers(-1, 6),
+        fails=st.lists(st.integers(0, 8), max_size=3),
+    )
+    def lose(self, partition: int, work_off: bool, patience: int, fails: list[int]) -> None:
+        """The partition goes: what stands before a finished message is worked off, as far as no retry takes too long;
+        then the rest is forgotten. `fails`: the waits of retries that are due while it is worked off."""
+        until = self.now + patience
         out = {lane.message.offset for lane in self.out if lane.partition == partition}
-        finished = {offset for number, offset in self.finished if number == partition}
-        last = max(out | finished, default=-1)
-        waits = set()  # keys of which a message waits for its retry, and those behind it
-        needed = []
-        for fake in self.came[partition]:
-            if fake.offset in finished:
-                continue
-            # A retry that is due is in the queue of timers until somebody takes it: it counts as waiting.
-            tried = (partition, fake.offset) in self.due and fake.offset not in out
-            name = fake.offset if fake.key is None else fake.key
-            if tried and not self.lanes_ready(partition, fake.offset):
-                waits.add(name)
-            if name not in waits and fake.offset <= last:
-                needed.append(fake.offset)
-        self.lanes.cut([partition])
-        left = [
-            item[0].offset for lane in self.lanes._lanes.values() if lane.partition == partition for item in lane.items
-        ]
-        assert sorted(left) == needed
+        self.lanes.cut([partition], until)
+        last = self.left(partition, out, until)
         if work_off:
             for lane in [lane for lane in self.out if lane.partition == partition]:
                 self.out.remove(lane)
@@ -142,14 +132,26 @@ class LanesAgainstLists(RuleBasedStateMachine):
             back = []
             while self.lanes.pending([partition]):
                 lane = self.lanes.take(self.now)
-                assert lane is not None, "what is pending can be taken without waiting"
-                if lane.partition == partition:
+                if lane is None:
+                    due = self.lanes.next_due()
+                    assert due is not None and self.now < due <= until, "what is pending can be taken in time"
+                    self.now = due
+                elif lane.partition != partition:
+                    back.append(lane)
+                elif fails:
+                    wait = fails.pop()
+                    place = (partition, lane.message.offset)
+                    self.lanes.again(lane, self.now + wait)
+                    self.due[place] = self.now + wait
+                    last = self.left(partition, set(), until)
+                else:
                     self.finished.add((partition, lane.message.offset))
                     self.lanes.done(lane)
-                else:
-                    back.append(lane)
             for lane in reversed(back):
                 self.lanes.back(lane)
+            ends = [fake.offset for fake in self.came[partition] if fake.offset <= last]
+            self.marks()
+            assert self.told.get(partition, -1) >= (ends[-1] + 1 if ends else -1), "everything that is finished is told"
         else:
             self.lanes.drop([partition])
             for lane in [lane for lane in self.out if lane.partition == partition]:
@@ -158,9 +160,6 @@ class LanesAgainstLists(RuleBasedStateMachine):
                 self.lanes.done(lane)
         assert not self.lanes.out([partition]) and not self.lanes.pending([partition])
         self.marks()
-        if work_off and not waits:
-            ends = [fake.offset for fake in self.came[partition] if fake.offset <= last]
-            assert self.told.get(partition, -1) >= (ends[-1] + 1 if ends else -1), "everything that is finished is told"
         self.lanes.drop([partition])
         self.lanes.forget([partition])
         # The next owner hands out from the mark on; here it is us again, with new offsets.
@@ -169,12 +168,18 @@ class LanesAgainstLists(RuleBasedStateMachine):
         self.due = {place: due for place, due in self.due.items() if place[0] != partition}
         self.told.pop(partition, None)
 
-    def lanes_ready(self, partition: int, offset: int) -> bool:
-        """Whether a message that was tried before is back in the queue, by the lane's own word."""
-        return any(
-            lane.partition == partition and lane.items and lane.message.offset == offset and lane.due is None
-            for lane in self.lanes._lanes.values()
-        )
+    def left(self, partition: int, out: set[int], until: float) -> int:
+        """What the lanes have left of a partition that goes is what has to be done; up to which offset that is."""
+        finished = {offset for number, offset in self.finished if number == partition}
+        unfinished = [fake.offset for fake in self.came[partition] if fake.offset not in finished]
+        late = [offset for offset in unfinished if offset not in out and self.due.get((partition, offset), 0.0) > until]
+        end = min(late, default=1 << 60)
+        last = max((offset for offset in finished | out if offset < end), default=-1)
+        found = [
+            item[0].offset for lane in self.lanes._lanes.values() if lane.partition == partition for item in lane.items
+        ]
+        assert sorted(found) == [offset for offset in unfinished if offset <= last or offset in out]
+        return last
 
     @invariant()
     def counts(self) -> None:

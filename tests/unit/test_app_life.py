@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tidelog
-from tidelog.app import App, Failure, Retry, intake, parallel
+from tidelog.app import App, Failure, Retry, inline, intake, parallel
 from tidelog.message import Message
 
 WAIT_SECONDS = 30.0
@@ -293,11 +293,11 @@ def test_nothing_that_is_finished_is_handled_again_after_a_stop(log: tidelog.Log
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("gaps", [parallel.GAPS_SECONDS, 0.0])
+@pytest.mark.parametrize("gaps", [intake.GAPS_SECONDS, 0.0])
 def test_nothing_that_is_finished_is_handled_again_after_a_hand_over(
     log: tidelog.Log, is_async: bool, gaps: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "GAPS_SECONDS", gaps)
+    monkeypatch.setattr(intake, "GAPS_SECONDS", gaps)
     case = HotKey(log, 2)
     with case.app("first", is_async) as first:
         until(lambda: case.hot >= 3, first)
@@ -307,6 +307,115 @@ def test_nothing_that_is_finished_is_handled_again_after_a_hand_over(
     assert set(case.seen) == {(partition, number) for partition in range(2) for number in range(120)}
     twice = len(case.seen) - 240
     assert twice == 0 if gaps else twice > 0, "without the time to close the gaps, what ran ahead comes twice"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("concurrency", [1, "key"])
+@pytest.mark.parametrize("how", ["hand-over", "stop"])
+def test_a_retry_that_is_due_soon_is_done_before_its_partition_goes(
+    log: tidelog.Log, how: str, concurrency: Any, is_async: bool
+) -> None:
+    """The first message of each partition waits for a retry, and what is behind it is finished: nothing comes twice."""
+    channel = log.queue("orders", int, partitions=2)
+    for partition in range(2):
+        channel.send_many(list(range(20)), keys=[str(number // 2) for number in range(20)], partition=partition)
+    tries: dict[tuple[int, int], list[str]] = defaultdict(list)
+
+    def make(name: str) -> App:
+        app = App(name, log=log)
+
+        def handle(message: Message[int]) -> None:
+            mine = tries[message.partition, message.value]
+            mine.append(name)
+            if message.value == 0 and len(mine) == 1:
+                raise ConnectionError("not yet")
+
+        async def handle_async(message: Message[int]) -> None:
+            handle(message)
+
+        policy = Retry(attempts=3, first=0.6, jitter=0)
+        app.on(channel, concurrency=concurrency, retries=policy)(handle_async if is_async else handle)
+        return app
+
+    first, second = make("first"), make("second")
+    with first:
+        until(lambda: len(tries) == 38, first)  # all but 1, which is behind 0 in each partition
+        assert not committed(channel)
+        if how == "hand-over":
+            with second:
+                until(lambda: sum(committed(channel).values()) == 40, second)
+        else:
+            first.stop()
+            assert sum(committed(channel).values()) == 40, "the retries were waited for"
+    expected = {(partition, number): 2 if number == 0 else 1 for partition in range(2) for number in range(20)}
+    assert {place: len(who) for place, who in tries.items()} == expected
+
+
+@pytest.mark.parametrize("concurrency", [1, "key"])
+def test_a_late_retry_is_not_waited_for(log: tidelog.Log, concurrency: Any) -> None:
+    channel = log.queue("orders", int, partitions=1)
+    channel.send_many(list(range(20)), keys=[str(number) for number in range(20)])
+    first, second = App("first", log=log), App("second", log=log)
+    seen: list[int] = []
+
+    @first.on(channel, concurrency=concurrency, retries=Retry(attempts=2, first=3600, most=3600))
+    def handle(number: int) -> None:
+        if number == 3:
+            raise ConnectionError("not today")
+        seen.append(number)
+
+    second.on(channel)(seen.append)
+    with first:
+        until(lambda: len(seen) == 19, first)
+        begun = time.monotonic()
+        first.stop()
+        assert time.monotonic() - begun < intake.GAPS_SECONDS / 2
+    assert committed(channel) == {0: 3}
+    with second:
+        until(lambda: committed(channel) == {0: 20}, second)
+    assert seen[19:] == list(range(3, 20)), "from the waiting message on, in order"
+
+
+@pytest.mark.parametrize("concurrency", [1, "key"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_idle_application_stops_at_once(
+    log: tidelog.Log, monkeypatch: pytest.MonkeyPatch, concurrency: Any, is_async: bool
+) -> None:
+    for module in (inline, parallel):
+        monkeypatch.setattr(module, "IDLE_SECONDS", WAIT_SECONDS)
+    seen: list[int] = []
+
+    async def handle_async(number: int) -> None:
+        seen.append(number)
+
+    channel = log.queue("orders", int, partitions=1)
+    app = App("a", log=log, drain_timeout=WAIT_SECONDS)
+    app.on(channel, concurrency=concurrency)(handle_async if is_async else seen.append)
+    app.start()
+    channel.send(1)
+    until(lambda: committed(channel) == {0: 1}, app)
+    time.sleep(0.2)  # it sleeps now
+    begun = time.monotonic()
+    app.stop()
+    assert time.monotonic() - begun < WAIT_SECONDS / 6
+    assert seen == [1]
+
+
+def test_what_fails_for_good_stops_an_idle_receiver_at_once(log: tidelog.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "IDLE_SECONDS", 4 * WAIT_SECONDS)
+    monkeypatch.setattr(parallel, "LOOK_SECONDS", 4 * WAIT_SECONDS)
+    channel = log.queue("orders", int, partitions=1)
+    app = App("a", log=log)
+
+    @app.on(channel, concurrency="key")
+    def fail(number: int) -> None:
+        time.sleep(0.3)
+        raise ValueError("no")
+
+    channel.send(1)
+    app.start()
+    until(lambda: app.failure is not None)
+    app.stop()
 
 
 @pytest.mark.parametrize("concurrency", [1, "key"])
@@ -376,6 +485,7 @@ def test_a_partition_pauses_when_it_has_run_too_far_ahead(
     log: tidelog.Log, concurrency: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "SPAN_MESSAGES", 100)
+    monkeypatch.setattr(inline, "BATCH_SECONDS", (0.0, 10.0))  # so many as the first time are read each time
     channel = log.queue("orders", int, partitions=2)
     for partition in range(2):
         channel.send_many(list(range(2000)), keys=[str(number) for number in range(2000)], partition=partition)
@@ -383,7 +493,7 @@ def test_a_partition_pauses_when_it_has_run_too_far_ahead(
     seen: dict[int, list[int]] = {0: [], 1: []}
     app = App("a", log=log)
 
-    @app.on(channel, concurrency=concurrency, batch=20, retries=Retry(attempts=10**6, first=0.01, most=0.01))
+    @app.on(channel, concurrency=concurrency, retries=Retry(attempts=10**6, first=0.01, most=0.01))
     def handle(message: Message[int]) -> None:
         if message.partition == 0 and message.value == 0 and not mended.is_set():
             raise ConnectionError("not yet")

@@ -146,8 +146,8 @@ def test_used_up_attempts_end_in_the_dead_letter_channel(log: tidelog.Log, is_as
         "dead-letter-partition": b"0",
         "dead-letter-offset": b"5",
         "dead-letter-group": b"orders",
-        "error": b"no 5",
-        "error-type": b"ValueError",
+        "error": b"ValueError",
+        "error-text": b"no 5",
         "attempts": b"3",
     }
     assert trace.startswith("Traceback") and "no 5" in trace and "tidelog/app" not in trace
@@ -270,7 +270,7 @@ def test_bytes_of_another_type_are_dead_at_once(log: tidelog.Log) -> None:
         until(lambda: committed(channel) == {0: 2}, app)
     (dead,) = log["orders.dead"].scan()
     assert dead.raw == b"not json" and dead.headers["attempts"] == b"1"
-    assert dead.headers["error-type"] == b"tidelog.errors.DecodeError"
+    assert dead.headers["error"] == b"DecodeError"
     assert seen == [1]
 
 
@@ -379,7 +379,7 @@ def test_a_value_of_the_wrong_type_fails_the_message(log: tidelog.Log) -> None:
     with app:
         until(lambda: committed(source) == {0: 1}, app)
     (dead,) = log["dead"].scan()
-    assert dead.headers["error-type"] == b"tidelog.errors.SchemaMismatch"
+    assert dead.headers["error"] == b"SchemaMismatch"
     assert not list(target.scan())
 
 
@@ -457,6 +457,36 @@ def test_what_is_returned_is_the_answer_and_what_is_raised_too(log: tidelog.Log,
         with pytest.raises(tidelog.Timeout):
             quotes.ask_one(2, timeout=0.3)
     assert tries == [5, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("dead_letter", [None, "quotes.dead"])
+def test_an_error_that_is_answered_is_a_warning(
+    log: tidelog.Log, caplog: pytest.LogCaptureFixture, dead_letter: str | None
+) -> None:
+    quotes = log.queue("quotes", str, reply=int, partitions=1)
+    app = App("a", log=log)
+    told: list[tuple[str, int]] = []
+    app.on_error(lambda failure: told.append((failure.then, failure.attempt)))
+
+    @app.answers(quotes, retries=Retry(attempts=2, first=0), dead_letter=dead_letter)
+    def price(name: str) -> int:
+        return {"tea": 3}[name]
+
+    with app:
+        failed = quotes.ask_one("rum", timeout=WAIT_SECONDS)
+        with pytest.raises(tidelog.ReplyError) as error:
+            failed.value  # noqa: B018
+        until(lambda: len(told) == 2, app)
+    assert (error.value.kind, error.value.text) == ("KeyError", "rum")
+    assert (failed.headers["error"], failed.headers["error-text"]) == (b"KeyError", b"rum")
+    assert told == [("retry", 1), ("dead-letter" if dead_letter else "answer", 2)]
+    _, last = [record for record in caplog.records if "price failed at quotes-0@0" in record.getMessage()]
+    if dead_letter is None:
+        assert (last.levelname, last.exc_info) == ("WARNING", None) and "to an error answer" in last.getMessage()
+    else:
+        assert last.levelname == "ERROR" and last.exc_info is not None
+        (dead,) = log[dead_letter].scan()
+        assert (dead.headers["error"], dead.headers["error-text"]) == (b"KeyError", b"rum")
 
 
 def test_a_generator_gives_several_answers(log: tidelog.Log) -> None:

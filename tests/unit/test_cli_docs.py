@@ -41,6 +41,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module docs_shop.py in the current directory."""
     path = tmp_path / "docs_shop.py"
     path.write_text(SHOP)
+    (tmp_path / "docs_raises.py").write_text("raise ValueError('no luck')\n")
+    (tmp_path / "docs_misses.py").write_text("{}['key']\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield path
@@ -79,8 +81,11 @@ def test_every_way_to_name_it(run: Commands, shop: Path) -> None:
         ("docs_shop:nothing", 3, "it has docs_shop:app, docs_shop:other"),
         ("docs_nowhere:app", 3, "there is no module 'docs_nowhere'"),
         ("docs_nowhere.py:app", 3, "there is no file docs_nowhere.py"),
-        ("docs_shop:number", 1, "is a int, not a tidelog.App"),
-        (":app", 1, "names no module"),
+        ("docs_shop:number", 2, "is a int, not a tidelog.App"),
+        (":app", 2, "names no module"),
+        ("docs_shop..more:app", 2, "is no name of a module"),
+        ("docs_raises:app", 1, "no luck (ValueError)"),
+        ("docs_misses:app", 1, "'key' (KeyError)"),
     ],
 )
 def test_what_names_no_application(run: Commands, words: str, code: int, says: str) -> None:
@@ -143,3 +148,33 @@ def test_check_of_nothing(run: Commands, tmp_path: Path) -> None:
     assert ran.code == 1 and "no description" in ran.err
     assert run("docs", "docs_shop:app", "--check", "no.json", "--out", "x").code == 2
     assert run("docs", "docs_shop:app", "--check", "no.json", "--format", "html").code == 2
+
+
+def test_out_says_what_is_in_the_way(run: Commands, tmp_path: Path) -> None:
+    ran = run("docs", "docs_shop:app", "--out", tmp_path / "nowhere" / "a.json")
+    assert ran.code == 3 and f"there is no directory {tmp_path / 'nowhere'}" in ran.err and ran.err.count("\n") == 1
+    ran = run("docs", "docs_shop:app", "--out", tmp_path)
+    assert ran.code == 1 and f"{tmp_path} cannot be written: Is a directory" in ran.err
+    ran = run("docs", "docs_shop:app", "--out", "/dev/full")
+    assert ran.code == 1 and "/dev/full cannot be written: No space left on device" in ran.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"root:x:0:0\n",
+        b"\xff\xfe\x00binary",
+        b"{",
+        b'{"asyncapi": 5}',
+        b'{"asyncapi": "3.0.0", "channels": {"a": 5}}',
+        b'{"asyncapi": "3.0.0", "channels": {"a": {}}, "operations": {"b": {"channel": 5}}}',
+        b"a: [1\nb: }",
+    ],
+)
+def test_check_of_what_is_no_description_is_one_line(run: Commands, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "old.json").write_bytes(text)
+    ran = run("docs", "docs_shop:app", "--check", "old.json")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("tidelog: --check old.json: ") and ran.err.count("\n") == 1
+    assert "TIDELOG_LOG_LEVEL" not in ran.err

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -44,6 +45,34 @@ def store(tmp_path: Path) -> Path:
         log.groups.reset("audit", "earliest", channel="prices")
         log.groups.reset("billing", 15, channel="prices", partition=0)
     return path
+
+
+# --- reply channels ---
+
+
+def test_reply_channels_of_questions_are_listed_only_when_asked_for(run: Commands, tmp_path: Path) -> None:
+    store = tmp_path / "shop.log"
+    with tidelog.open(store) as log:
+        quotes = log.queue("quotes", str, reply=str, partitions=1)
+        log.queue("reply.durable", partitions=1)
+        with quotes.ask("tea", timeout=0.1) as replies:
+            list(replies)
+        (own,) = [name for name in log if name not in ("quotes", "reply.durable")]
+        with quotes.consumer() as consumer:
+            consumer.receive(timeout=5)
+            for command, column, usual in (
+                ("ls", "channel", ["quotes", "reply.durable"]),
+                ("groups", "group", ["quotes"]),
+                ("lag", "group", ["quotes"]),
+            ):
+                found = run.good(command, store, "--format", "json").json
+                assert [row[column] for row in found] == usual
+                found = run.good(command, store, "--all", "--format", "json").json
+                assert sorted(row[column] for row in found) == sorted([*usual, own])
+                if command != "ls":
+                    assert run.good(command, store, own).out
+            watched = ("lag", store, "--watch", "-c", "1", "--format", "tsv")
+            assert own not in run.good(*watched).out and own in run.good(*watched, "--all").out
 
 
 # --- groups ---
@@ -152,11 +181,12 @@ def test_watching_what_comes_and_goes(run: Commands, store: Path) -> None:
 class Terminal:
     """A program on a pseudo-terminal."""
 
-    def __init__(self, *words: object) -> None:
+    def __init__(self, *words: object, columns: int = 120) -> None:
         self._fd, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         self._before = termios.tcgetattr(self._fd)
         environment = {**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+        environment.pop("COLUMNS", None)  # of the terminal the tests run in
         command = [sys.executable, "-m", "tidelog.cli", *map(str, words)]
         self.process = subprocess.Popen(
             command,
@@ -208,8 +238,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*words: object) -> Iterator[Terminal]:
-    made = Terminal(*words)
+def terminal(*words: object, columns: int = 120) -> Iterator[Terminal]:
+    made = Terminal(*words, columns=columns)
     try:
         yield made
     finally:
@@ -228,6 +258,18 @@ def test_watching_on_a_terminal(store: Path) -> None:
         screen.type("q")
         assert screen.ended() == 0
         assert screen.is_as_before()
+
+
+def test_watching_on_a_narrow_terminal_leaves_columns_out(store: Path) -> None:
+    """Squeezed, every heading and name would be folded into pieces."""
+    for columns, has, has_not in ((40, ["group", "channel", "lag"], ["in/s", "members"]), (20, ["lag"], ["channel"])):
+        with terminal("lag", store, "--watch", "--interval", "100ms", "-c", "2", columns=columns) as screen:
+            assert screen.ended() == 0
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.seen).splitlines()
+        (heading, *_) = [line for line in lines if re.match(r"\s*group\s+.*lag", line)]
+        assert all(word in heading.split() for word in has), heading
+        assert not any(word in heading for word in has_not), heading
+        assert any(line.lstrip().startswith("billing ") for line in lines)
 
 
 def test_watching_ends_by_ctrl_c(store: Path) -> None:

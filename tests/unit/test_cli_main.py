@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,91 @@ def test_a_closed_pipe_and_python_m(tmp_path: Path) -> None:
         tail.stdout.readline()
         tail.stdout.close()
         assert tail.wait(60) == 0
+
+
+# --- what the log says to programs, said to users of the command line ---
+
+
+@pytest.fixture
+def shop(run: Commands, tmp_path: Path) -> Path:
+    store = tmp_path / "shop.log"
+    run.good("create", store, "orders", "--kind", "queue", "--partitions", "4", "--max-message", "1KB")
+    run.good("create", store, "events", "--partitions", "2")
+    run.good("send", store, "events", "-p", "1", stdin=b"a\nb\n")
+    return store
+
+
+PYTHON = re.compile(r"\blog\.|list\(|\blog\[|\b[a-z_]+=|\w\(\)|Error\b|None\b")
+"""What belongs into a program."""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("tail events2", 3, "see `tidelog ls`, or create it: `tidelog create`"),
+        ("info nosuch", 3, "`tidelog ls`"),
+        ("drop nosuch --yes", 3, "`tidelog ls`"),
+        ("offsets nosuch", 3, "`tidelog ls`"),
+        ("dead nosuch", 3, "`tidelog ls`"),
+        ("lag nosuch", 3, "list what exists with `tidelog groups`"),
+        ("groups nosuch", 3, "`tidelog groups`"),
+        ("groups nosuch --delete --yes", 3, "`tidelog groups`"),
+        ("reset nosuch --to 5 --yes", 3, "give -c CHANNEL, or see `tidelog groups`"),
+        ("reset orders -c orders --to 5 --yes", 2, "give -p PARTITION"),
+        ("reset orders -c orders --to 0 -p 9 --yes", 2, "it has 0 to 3"),
+        ("reset other -c orders --to earliest --yes", 2, "whose only group"),
+        ("send orders -p 99", 3, "orders has no partition 99; it has 0 to 3"),
+        ("send orders", 1, "a channel made with a larger --max-message"),
+        ("redrive events --all --to events", 1, "cannot be sent to events itself"),
+        ("create z --partitions 100000000", 2, "--partitions 100000000 is outside"),
+        ("create z --max-message 3GB", 2, "--max-message 3000000000 is outside"),
+        ("create z --segment 1", 2, "--segment 1 is outside"),
+    ],
+)
+def test_errors_name_commands_and_options(run: Commands, shop: Path, words: str, code: int, says: str) -> None:
+    command, *rest = words.split()
+    ran = run(command, "-u", shop, *rest, stdin=b"x" * 2000 + b"\n")
+    assert ran.code == code and says in ran.err and ran.err.count("\n") == 1, ran.err
+    assert not PYTHON.search(ran.err), ran.err
+
+
+@pytest.mark.parametrize("words", ["lag nosuch.log", "info shop.log", "send nosuch.log orders"])
+def test_a_path_that_is_no_store_is_told_as_such(
+    run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop.log").mkdir()
+    ran = run(*words.split())
+    path = words.split()[1]
+    why = "holds no store" if path == "shop.log" else "is no store that exists"
+    assert ran.code == 2 and f"{path} {why}, and was taken" in ran.err and "TIDELOG_URL" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["info", "dead", "tail", "drop", "redrive --all"])
+def test_a_missing_channel_leads_to_the_help_of_the_command(run: Commands, shop: Path, name: str) -> None:
+    ran = run(*name.split(), "-u", shop)
+    command = name.split()[0]
+    assert ran.code == 2 and f"got nothing; see `tidelog {command} --help`" in ran.err
+
+
+@pytest.mark.parametrize("words", [("ls",), ("tail", "events", "-o", "beginning"), ("ls", "--format", "json")])
+def test_a_full_output_is_one_line(shop: Path, words: tuple[str, ...]) -> None:
+    program = [sys.executable, "-m", "tidelog.cli", words[0], "-u", str(shop), *words[1:]]
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert ran.returncode == 1
+        assert (
+            ran.stderr == "tidelog: the output cannot be written: No space left on device; write it to somewhere else\n"
+        )
+        silent = subprocess.run([*program[:4], "nosuch.log"], stdout=full, stderr=full, check=False)
+        assert silent.returncode in (2, 3)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_are_empty_ones(shop: Path, closed: str) -> None:
+    for words, code in (("ls", 0), ("send events", 0), ("info nosuch", 3)):
+        command, *rest = words.split()
+        line = f"exec {sys.executable} -m tidelog.cli {command} -u {shop} {' '.join(rest)} {closed}"
+        ran = subprocess.run(line, shell=True, capture_output=True, stdin=subprocess.DEVNULL, text=True, check=False)
+        assert ran.returncode == code and "Traceback" not in ran.stderr and "Errno" not in ran.stderr, ran.stderr

@@ -82,6 +82,7 @@ def test_workers_that_cannot_start_end_it(service: Service, tmp_path: Path) -> N
     broken = tmp_path / "broken.py"
     broken.write_text(
         "import os\nfrom tidelog.app import App\napp = App('a', log=None, url='memory:')\n"
+        "app.on('work')(print)\n"
         "if os.environ.get('ONCE'):\n    raise RuntimeError('only in workers')\nos.environ['ONCE'] = '1'\n"
     )
     process = service.start_command(tidelog_run(broken, "--workers", 2))
@@ -96,7 +97,8 @@ def test_workers_that_cannot_start_end_it(service: Service, tmp_path: Path) -> N
     [
         (["nothing_of_this_name:app"], 3, "there is no module"),
         (["nowhere/there.py"], 3, "there is no file"),
-        ([f"{SERVICE.with_name('commands.py')}:Commands"], 1, "not a tidelog.App"),
+        ([f"{SERVICE.with_name('commands.py')}:Commands"], 2, "not a tidelog.App"),
+        ([":app"], 2, "names no module"),
         ([f"{SERVICE.with_name('commands.py')}:app"], 3, "it has no tidelog.App"),
         (["a:b", "--workers", "0"], 2, "the least is 1"),
         ([], 2, "required: MODULE:APP"),
@@ -108,3 +110,12 @@ def test_what_is_refused(
     monkeypatch.setattr(sys, "path", list(sys.path))
     ran = Commands(capsys, monkeypatch)("run", *words)
     assert (ran.code, says.lower() in ran.err.lower()) == (code, True), ran.err
+
+
+def test_an_application_without_handlers_is_no_program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty_service.py"
+    empty.write_text("import tidelog\napp = tidelog.App('a', 'memory:')\n")
+    ran = Commands(capsys, monkeypatch)("run", empty)
+    assert ran.code == 2 and "has no handlers, so there is nothing to run" in ran.err

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedD
 import msgspec
 import numpy as np
 import pydantic
+import pydantic.alias_generators
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +126,63 @@ def encode(codec: Codec, value: Any) -> bytes:
 def decode(codec: Codec, data: bytes | memoryview) -> Any:
     assert codec.decode is not None
     return codec.decode(data)
+
+
+class Street(pydantic.BaseModel):
+    number: int = pydantic.Field(alias="houseNumber")
+
+
+BORN = pydantic.AliasChoices("year", "bornIn")
+
+
+class Person(pydantic.BaseModel):
+    """Read and written by the names that others know."""
+
+    model_config = pydantic.ConfigDict(alias_generator=pydantic.alias_generators.to_camel)
+
+    full_name: str
+    lives_in: list[Street]
+    born_in: int = pydantic.Field(validation_alias=BORN, serialization_alias="bornIn")
+    secret: str = pydantic.Field("", validation_alias="password", exclude=True)
+
+
+def test_a_model_with_aliases_reads_what_it_wrote() -> None:
+    codec = codec_for(Person)
+    person = Person(fullName="Ann", livesIn=[Street(houseNumber=3)], year=1999)
+    data = encode(codec, person)
+    assert msgspec.json.decode(data) == {"fullName": "Ann", "livesIn": [{"houseNumber": 3}], "bornIn": 1999}
+    assert decode(codec, data) == person
+    schema = codec.schema()
+    assert schema is not None and {"fullName", "livesIn"} <= set(schema["properties"])
+    assert set(schema["$defs"]["Street"]["properties"]) == {"houseNumber"}
+
+
+def test_a_model_that_cannot_read_what_it_writes_is_refused() -> None:
+    class Inner(pydantic.BaseModel):
+        size: int = pydantic.Field(validation_alias="in", serialization_alias="out")
+
+    class Outer(pydantic.BaseModel):
+        inner: dict[str, list[Inner] | None]
+
+    class Renamed(pydantic.BaseModel):
+        size: int = pydantic.Field(validation_alias="in")
+
+        @pydantic.model_validator(mode="before")
+        @classmethod
+        def translate(cls, data: Any) -> Any:
+            return {"in": data.get("size", data.get("in"))}
+
+    class ByName(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(populate_by_name=True)
+
+        size: int = pydantic.Field(validation_alias="in")
+
+    for type_ in (Inner, Outer):
+        with pytest.raises(TypeError, match="Inner.size is written as 'out', and no field is read by that name"):
+            codec_for(type_)
+    for value in (Renamed(size=3), ByName(size=3)):
+        codec = codec_for(type(value))
+        assert decode(codec, encode(codec, value)) == value
 
 
 @pytest.mark.parametrize(("type_", "value"), VALUES)

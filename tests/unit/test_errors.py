@@ -80,7 +80,7 @@ def test_attributes_survive_pickling() -> None:
         (-8, errors.Locked, errors.Error, "try again"),
         (-9, errors.Timeout, TimeoutError, "call again"),
         (-10, errors.Locked, errors.Error, "another process holds it"),
-        (-11, errors.Closed, errors.Error, "open it again"),
+        (-11, errors.Closed, errors.Error, ": open the log again with tidelog.open"),
         (-12, errors.Forked, errors.Error, "in the child"),
         (-13, errors.StorageFailed, OSError, "tidelog check shop.log --repair"),
         (-14, errors.Fenced, errors.Error, "stop this one"),
@@ -110,7 +110,7 @@ def test_an_unknown_status_is_still_an_error(code: int) -> None:
 def test_the_parts_of_the_text() -> None:
     assert "the append failed: 3 of 4: " in str(native(-3, sys_errno=errno.EIO, detail="3 of 4"))
     assert "(shop.log/orders-0/1.log at byte 4096)" in str(native(-3))
-    assert str(errors.from_native(-11, "", "", -1, 0, "")).startswith("the native core failed; ")
+    assert str(errors.from_native(-11, "", "", -1, 0, "")).startswith("the native core failed: ")
     assert "byte" not in str(errors.from_native(-3, "x", "p", -1, 0, ""))
 
 
@@ -168,3 +168,14 @@ def test_from_oserror() -> None:
     assert (full.errno, full.filename) == (errno.EDQUOT, "a/b")
     assert isinstance(errors.from_oserror(OSError("odd"), "cannot write"), errors.StorageFailed)
     assert "a/b" in str(errors.from_oserror(OSError(errno.EIO, "x", b"a/b"), "cannot write"))
+
+
+@pytest.mark.parametrize(
+    ("detail", "text"),
+    [
+        ("", "the log was closed (shop.log): open the log again with tidelog.open"),
+        ("make a new one", "the log was closed (shop.log): make a new one"),
+    ],
+)
+def test_what_is_closed_says_what_to_do(detail: str, text: str) -> None:
+    assert str(errors.from_native(-11, "the log was closed", "shop.log", -1, 0, detail)) == text

@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,8 @@ DAY = datetime(2026, 3, 4, tzinfo=UTC)
 _CONSUMER = """
 import sys, tidelog
 log = tidelog.open(sys.argv[1])
-consumer = log[sys.argv[2]].consumer(sys.argv[3], member=sys.argv[4] or None, member_timeout=60)
+name = {"member": sys.argv[4], "member_timeout": 60} if sys.argv[4] else {}
+consumer = log[sys.argv[2]].consumer(sys.argv[3], **name)
 consumer.receive_many(10, timeout=0.2)
 print("ready", flush=True)
 while sys.stdin.readline():
@@ -328,6 +330,24 @@ def test_who_has_members_is_not_reset(tmp_path: Path) -> None:
             with topic.consumer("audit") as consumer:
                 topic.send(b"new", partition=1)
                 assert consumer.receive(timeout=5).value == b"new"
+
+
+def test_a_named_member_that_is_away_is_said_to_be(tide: Log) -> None:
+    topic = filled(tide)
+    with topic.consumer("audit", member="teller", member_timeout=1.0) as consumer:
+        consumer.receive(timeout=5)
+        with pytest.raises(Locked, match="close its consumers"):
+            tide.groups.reset("audit", "earliest")
+    for call in (lambda: tide.groups.reset("audit", "earliest"), lambda: tide.groups.delete("audit")):
+        with pytest.raises(Locked, match="'teller' of the group 'audit' is away.*member_timeout") as caught:
+            call()
+        assert "close its consumers" not in str(caught.value) and caught.value.holder == "member 'teller'"
+    deadline = time.monotonic() + 20
+    while tide.groups["audit"].members:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    tide.groups.reset("audit", "earliest")
+    assert places(tide.groups["audit"]) == [0, 0, 0]
 
 
 def test_what_cannot_be_meant(tide: Log) -> None:

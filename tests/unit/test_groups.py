@@ -363,7 +363,7 @@ def test_the_newer_of_a_name_takes_its_place(queue: Queue[bytes]) -> None:
     new = queue.consumer(member="m", delivery="manual")
     assert new.receive(timeout=5).offset == 0
     assert new.assignment == parts(0, 1, 2, 3)
-    with pytest.raises(Fenced):
+    with pytest.raises(Fenced, match=r"has the name of this one now.*close this one"):
         old.commit(message)
     for _ in range(3):
         with pytest.raises(Fenced, match="name 'm'"):
@@ -390,7 +390,7 @@ def test_who_takes_too_long_is_expelled(queue: Queue[bytes]) -> None:
         got += other.receive_many(1000, timeout=0.05)
     assert other.assignment == parts(0, 1, 2, 3)
     assert (message.partition, 0) in {(one.partition, one.offset) for one in got}, "not committed, so it comes again"
-    with pytest.raises(Fenced):
+    with pytest.raises(Fenced, match=r"max_processing.*receive again to join anew"):
         slow.commit(message)
     other.receive_many(1000, timeout=0)
     assert committed(queue) == dict.fromkeys(range(4), 10)
@@ -407,8 +407,9 @@ def test_at_least_once_of_an_expelled_one_says_fenced_once(queue: Queue[bytes]) 
     time.sleep(0.6)
     with queue.consumer() as other:
         other.receive_many(100, timeout=5)
-        with pytest.raises(Fenced, match="group 'orders'"):
+        with pytest.raises(Fenced, match=r"group 'orders'.*receive again to join anew") as caught:
             slow.receive(timeout=0)
+        assert "open a new" not in str(caught.value)
         look(slow, other)
         assert len(slow.assignment) == 2
     slow.close()
@@ -441,6 +442,16 @@ def test_waiting_is_not_handling(queue: Queue[bytes]) -> None:
         look(other)
         assert consumer.generation == other.generation == before
         assert len(consumer.assignment) == 2
+
+
+def test_iterating_tells_the_group_of_every_message(queue: Queue[bytes]) -> None:
+    """Messages of one read are handed over without a look at the log; each has the whole time all the same."""
+    fill(queue, 10)
+    with queue.consumer(max_processing=0.4) as consumer:
+        before = consumer.generation
+        for _, _ in zip(range(10), consumer, strict=False):
+            time.sleep(0.1)
+        assert consumer.generation == before
 
 
 def test_a_long_handler_without_a_limit_keeps_everything(queue: Queue[bytes]) -> None:

@@ -335,6 +335,39 @@ def test_close_is_idempotent_and_everything_after_it_says_closed(tmp_path: Path)
             use()
 
 
+def test_what_is_closed_is_named_in_whole_sentences(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "x")
+    orders = log.queue("orders")
+    consumer = orders.consumer()
+    reader = orders.tail()
+    reader.close()
+    consumer.close()
+    for closed in (reader, consumer):
+        with pytest.raises(Closed, match=r"^the consumer was closed: make a new one with channel\.consumer\(\)$"):
+            closed.receive(timeout=0)
+    log.close()
+    with pytest.raises(Closed, match=r"^the log of the channel 'orders' was closed: open the log again with tidelog"):
+        orders.send(b"x")
+    again = r"^the log (.*/x )?was closed( \(.*/x\))?: open (it|the log) again with tidelog\.open$"
+    for use in (lambda: log["orders"], lambda: orders.bounds(0), lambda: list(orders.scan()), orders.consumer):
+        with pytest.raises(Closed, match=again):
+            use()
+
+
+def test_a_store_without_its_lock_file_says_how_to_mend_it(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with open_log(path) as log:
+        log.queue("orders").send(b"kept")
+    (path / "store.lock").unlink()
+    for create in (True, False):
+        with pytest.raises(ValueError, match=r"store\.lock is missing .*make an empty file of this name"):
+            open_log(path, create=create)
+    assert not (path / "store.lock").exists()
+    (path / "store.lock").touch()
+    with open_log(path) as log:
+        assert [message.value for message in log["orders"].scan()] == [b"kept"]
+
+
 def test_close_wakes_a_blocked_receiver(tmp_path: Path) -> None:
     log = open_log(tmp_path / "x")
     consumer = log.queue("orders").consumer()
@@ -387,6 +420,8 @@ def test_a_forked_child_opens_anew(tmp_path: Path) -> None:
                 lambda: list(log),
                 lambda: consumer.receive(timeout=0),
                 lambda: producer.send(orders, b"x"),
+                log.producer,
+                lambda: log.producer(linger=1.0),
             ]
             for use in uses:
                 with pytest.raises(Forked, match=r"tidelog\.open"):

@@ -53,3 +53,13 @@ def test_what_the_fixture_says(tmp_path: Path, text: str, outcome: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert outcome in done.stdout, done.stdout + done.stderr
     assert (done.returncode == 0) == ("passed" in outcome)
+
+
+@pytest.mark.parametrize("name", ["strategies", "AppMachine", "LogModel"])
+def test_what_needs_hypothesis_says_what_to_install(name: str) -> None:
+    code = f"import sys; sys.modules['hypothesis'] = None\nfrom tidelog.testing import {name}"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = ran.stderr.splitlines()[-1]
+    assert ran.returncode == 1
+    assert last.startswith(f"ModuleNotFoundError: tidelog.testing.{name} needs the package hypothesis: install it")
+    assert "pip install 'tidelog[testing]'" in last

@@ -174,6 +174,28 @@ def test_a_blocked_call_wakes_for_a_close(tmp_path: Path, how: str) -> None:
             reader.receive_many(1, 0.0)
 
 
+def test_a_blocked_call_can_be_roused(tmp_path: Path) -> None:
+    with opened(tmp_path / "s") as log:
+        reader = log.reader()
+        found: list[int] = []
+        thread, raised = blocked(lambda: found.append(len(reader.receive_many(10, 60.0))))
+        reader._rouse()
+        thread.join(5.0)
+        assert not thread.is_alive() and not raised and found == [0]
+        reader._rouse()  # nobody waits: the next wait ends
+        assert not reader.receive_many(10, 60.0)
+        begun = time.monotonic()
+        assert not reader.receive_many(10, 0.2) and time.monotonic() - begun >= 0.2, "once"
+        log.sender().send(b"a")
+        reader._rouse()
+        assert [message.raw for message in reader.receive_many(10, 60.0)] == [b"a"], (
+            "what is there is handed over all the same"
+        )
+        reader._cancel()
+        with pytest.raises(errors.Closed):
+            reader.receive_many(1, 60.0)
+
+
 def test_a_second_thread_is_refused_by_name(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as log:
         reader = log.reader()

@@ -11,9 +11,10 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pytest
 
 import tidelog
 from tests.unit.commands import Commands
-from tidelog import Log
+from tidelog import Log, skew_watch
 from tidelog._native import SAMPLED_EVERY
 from tidelog.native import partition
 from tidelog.skew import HotKey, PartitionShare, Skew, SkewEvent
@@ -280,6 +281,54 @@ def test_a_hot_key_is_told_once(tide: Log, caplog: pytest.LogCaptureFixture) -> 
     assert abs(event.share - 0.3) <= event.error * 2
     assert "tea" in str(event)
     assert [record.getMessage() for record in caplog.records] == [str(event)]
+
+
+def test_each_key_is_told_once_a_minute(tide: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a second one of the same sender that becomes hot within that minute."""
+    monkeypatch.setattr(skew_watch, "LOOK_SECONDS", 0.0)
+    events: list[SkewEvent] = []
+    topic = tide.topic("events", partitions=4)
+    tide.on_skew(events.append)
+
+    def two(key: bytes) -> Callable[[random.Random], list[bytes]]:
+        return lambda dice: [key if dice.random() < 0.7 else b"key %d" % dice.randrange(50_000) for _ in range(ROUND)]
+
+    send(topic, two(b"tea"), 12)
+    assert [event.key for event in events] == [b"tea"]
+    send(topic, two(b"milk"), 40)
+    assert [event.key for event in events] == [b"tea", b"milk"]
+    monkeypatch.setattr(skew_watch, "QUIET_SECONDS", 0.0)
+    send(topic, two(b"milk"), 12)
+    assert {event.key for event in events[2:]} >= {b"milk"}
+
+
+def test_a_sender_does_not_look_all_the_time(tide: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading what was sampled is more than sending costs: once a second is enough."""
+    asked: list[float] = []
+    hot = tide.engine.skew_watch.hot
+
+    def noted(*arguments: Any) -> float:
+        asked.append(time.monotonic())
+        return hot(*arguments)
+
+    monkeypatch.setattr(tide.engine.skew_watch, "hot", noted)
+    topic = tide.topic("events", partitions=4)
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        topic.send_many(VALUES, keys=[b"tea"] * ROUND)
+    assert 1 <= len(asked) <= 3
+    assert all(later - earlier >= 0.99 for earlier, later in pairwise(asked))
+
+
+def test_the_table_of_who_was_told_is_bounded(tide: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skew_watch, "MOST_TOLD", 5)
+    tide.on_skew(lambda event: None, threshold=0.01)
+    for n in range(20):
+        topic = tide.topic(f"events{n}", partitions=2)
+        for _ in range(5):
+            topic.send_many(VALUES, keys=[b"tea"] * ROUND)
+    told = tide.engine.skew_watch._told
+    assert [channel for channel, _key in told] == [f"events{n}" for n in range(15, 20)]
 
 
 def test_thresholds(tide: Log, caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,7 @@ typedef struct tl_io {
     int64_t (*monotonic_ns)(void);
     int (*random)(void *to, size_t bytes);
     uint32_t (*process_id)(void); /* for messages only, never for liveness */
+    uint32_t (*pid_namespace)(void); /* process ids mean the same where this is the same; 0: not known */
     void *(*malloc)(size_t bytes);
     void *(*realloc)(void *old, size_t bytes);
     void (*free)(void *old);

@@ -121,7 +121,9 @@ typedef struct tl_process {
     uint32_t sleeping;    /* threads asleep on `word` */
     uint32_t pid;         /* for messages only */
     uint64_t started_ms;
-    uint64_t reserved[5];
+    uint32_t inside;      /* twice its incarnation plus one, from entering to leaving, or until its death is noticed; 0: none */
+    uint32_t pid_namespace; /* where `pid` means this process; 0: not known */
+    uint64_t reserved[4];
 } tl_process;
 
 /* A consumer group with members. Written under `groups_lock`; `turn` also by whoever gives a lease back. A row without

@@ -82,12 +82,19 @@ int tl_store_sync(tl_store *store, tl_error *err);
 /* One round of a housekeeper's work (flush, checkpoint, leases, retention), whatever the clock says. */
 int tl_store_housekeep(tl_store *store, tl_error *err);
 
-/* Sleeps until the tail of a partition differs from seen[i], *turn differs from turn_seen (TL_ETURNED; turn NULL: none),
- * timeout_ns passes (TL_ETIMEOUT), or the store is closed or *cancel becomes non-zero (TL_ECLOSED). busy_ns: how long to
- * spin before sleeping. Returns the index that changed. Cancelling: store to *cancel, then tl_store_wake. */
+/* The turn of one group (tl_member_turn) as the caller saw it last. */
+typedef struct tl_turn {
+    const uint32_t *word;
+    uint32_t seen;
+} tl_turn;
+
+/* Sleeps until the tail of a partition differs from seen[i], a turn differs from what was seen of it (TL_ETURNED),
+ * timeout_ns passes (TL_ETIMEOUT), a signal handler has run in this thread (TL_EAGAIN: see to it, then call again), or
+ * the store is closed or *cancel becomes non-zero (TL_ECLOSED). busy_ns: how long to spin before sleeping. Returns the
+ * index that changed. Cancelling: store to *cancel, then tl_store_wake. */
 int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64_t *seen, size_t count,
-                  int64_t timeout_ns, int64_t busy_ns, const uint32_t *turn, uint32_t turn_seen,
-                  const uint32_t *cancel, tl_error *err);
+                  int64_t timeout_ns, int64_t busy_ns, const tl_turn *turns, size_t turn_count, const uint32_t *cancel,
+                  tl_error *err);
 void tl_store_wake(tl_store *store); /* every thread of this process that sleeps */
 
 /* The table of committed offsets, and this process as an owner of leases. */
@@ -95,6 +102,9 @@ tl_offsets *tl_store_offsets(tl_store *store);
 tl_owner tl_store_owner(const tl_store *store);
 bool tl_store_owner_alive(tl_store *store, tl_owner owner);
 uint32_t tl_store_owner_pid(tl_store *store, tl_owner owner);
+/* Removes every committed offset of a channel that is dropped, in the table and in the checkpoint. The caller holds the
+ * catalogue lock. May be repeated; needs no sync, because whoever opens the store alone repeats it. */
+int tl_store_forget_channel(tl_store *store, const uint8_t channel[16], tl_error *err);
 /* Creating slots takes the catalogue's inner lock. */
 int tl_store_offset_slot(tl_store *store, const char *group, size_t group_bytes, const uint8_t channel[16],
                          uint32_t partition, bool create, uint32_t *slot, tl_error *err);

@@ -21,9 +21,10 @@ from tidelog.aio.receipt import Receipt
 from tidelog.aio.replies import Postmen
 from tidelog.aio.sending import Sending
 from tidelog.aio.threads import Threads
+from tidelog.channel import _KEEP, _Keep
 from tidelog.channel import Channel as SyncChannel
 from tidelog.codec import Codec
-from tidelog.config import Duration
+from tidelog.config import Duration, Retention
 from tidelog.consumer import Delivery, Isolation, Strategy
 from tidelog.engine.base import Committed, Engine, Opened
 from tidelog.message import Batch, Message
@@ -83,6 +84,23 @@ class Channel(Asking[T], Generic[T]):
         """The number of partitions, as it is known here: they only grow, and `bounds`, `configure` or opening a
         consumer notices it."""
         return len(self.opened().partitions)
+
+    @property
+    def retention(self) -> tuple[int, int, bool]:
+        """(retention_ms, retention_bytes per partition, consumed), as it is known here; -1: no such limit."""
+        definition = self.opened().definition
+        return definition.retention_ms, definition.retention_bytes, definition.retention_consumed
+
+    @property
+    def compression(self) -> str:
+        """How batches are packed where a producer does not say: "none", "gzip", "snappy", "lz4" or "zstd"; as it is
+        known here."""
+        return self.opened().definition.compression
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest key and value together, as it is known here."""
+        return self.opened().definition.max_message_bytes
 
     @property
     def sync_channel(self) -> SyncChannel[T]:
@@ -204,10 +222,26 @@ class Channel(Asking[T], Generic[T]):
         """Remove the messages before an offset or a time, in one partition or in all; they are gone at once."""
         await self._threads.calls.submit(self._channel.trim, before, partition)
 
-    async def configure(self, **changes: Any) -> None:
+    async def configure(
+        self,
+        *,
+        retention: Retention | Literal[_Keep.KEEP] = _KEEP,
+        partitions: int | None = None,
+        max_message_bytes: int | None = None,
+        segment_bytes: int | None = None,
+        compression: str | None = None,
+    ) -> None:
         """Change retention, the number of partitions, limits, compression; arguments and errors are those of
         `tidelog.Channel.configure`."""
-        await self._threads.calls.submit(lambda: self._channel.configure(**changes))
+        await self._threads.calls.submit(
+            lambda: self._channel.configure(
+                retention=retention,
+                partitions=partitions,
+                max_message_bytes=max_message_bytes,
+                segment_bytes=segment_bytes,
+                compression=compression,
+            )
+        )
 
     async def sync(self) -> None:
         """Return when every message of the channel that is visible now is on disk. Raises StorageFailed, NoSpace."""
@@ -230,7 +264,7 @@ class Queue(Channel[T]):
         isolation: Isolation = "read-committed",
         strategy: Strategy = "sticky",
         member: str | None = None,
-        member_timeout: Duration = 10.0,
+        member_timeout: Duration | None = None,
         max_processing: Duration | None = None,
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
@@ -266,7 +300,7 @@ class Topic(Channel[T]):
         isolation: Isolation = "read-committed",
         strategy: Strategy = "sticky",
         member: str | None = None,
-        member_timeout: Duration = 10.0,
+        member_timeout: Duration | None = None,
         max_processing: Duration | None = None,
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, NoReturn, Self, TypeVar, overload
 
 from tidelog.aio.callbacks import OnChange
 from tidelog.aio.channel import Channel, Queue, Topic
@@ -28,12 +28,13 @@ from tidelog.channel import Queue as SyncQueue
 from tidelog.config import Duration
 from tidelog.consumer import Delivery, Isolation, Strategy
 from tidelog.engine.base import Can, Committed
-from tidelog.errors import ChannelNotFound
+from tidelog.errors import ChannelNotFound, Corrupt, NotSupported
 from tidelog.group import Groups
 from tidelog.log import Log as SyncLog
 from tidelog.log import open as open_sync
 from tidelog.partitioner import Partitioner
 from tidelog.places import Start, Stop
+from tidelog.skew_watch import WARN_SHARE, Listener
 
 __all__ = ["Log", "open"]
 
@@ -156,6 +157,19 @@ class Log:
         except ChannelNotFound:
             return default
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a channel of this name. In the loop, since `in` cannot be awaited: by what is known, or by
+        looking for one small file, never by a lock. Raises Closed, Forked, StorageFailed."""
+        if not isinstance(name, str):
+            return False
+        try:
+            self._engine.definition(name)
+        except (Corrupt, NotSupported):  # there is one, which cannot be read
+            return True
+        except (ChannelNotFound, ValueError):
+            return False
+        return True
+
     async def names(self) -> list[str]:
         """The names of all channels, sorted; `async for name in log` goes through the same."""
         return await self._threads.calls.submit(lambda: list(self._log))
@@ -163,6 +177,10 @@ class Log:
     async def __aiter__(self) -> AsyncIterator[str]:
         for name in await self.names():
             yield name
+
+    def __iter__(self) -> NoReturn:
+        # Without it Python would ask for log[0], log[1] and so on, and take each coroutine for an item.
+        raise TypeError("a log of tidelog.aio is gone through with `async for name in log`, or `await log.names()`")
 
     async def drop(self, name: str) -> None:
         """Remove a channel with its messages and committed offsets, for every process. Raises ChannelNotFound."""
@@ -200,7 +218,7 @@ class Log:
         isolation: Isolation = "read-committed",
         strategy: Strategy = "sticky",
         member: str | None = None,
-        member_timeout: Duration = 10.0,
+        member_timeout: Duration | None = None,
         max_processing: Duration | None = None,
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
@@ -233,6 +251,12 @@ class Log:
     async def offsets(self) -> list[Committed]:
         """How far each group has come in each partition, by group, channel and partition."""
         return await self._threads.calls.submit(self._log.offsets)
+
+    def on_skew(self, listener: Listener, *, threshold: float = WARN_SHARE) -> None:
+        """Call `listener`, a plain function, with a `SkewEvent` when a key has too much of a channel; see
+        `tidelog.Log.on_skew`. It is called by what sends: in the loop, or on a thread of the log for `send_many`; it
+        must not block. Raises ValueError, TypeError."""
+        self._log.on_skew(listener, threshold=threshold)
 
     async def sync(self) -> None:
         """Return when everything that is visible now is on disk. Raises StorageFailed, NoSpace."""

@@ -53,7 +53,8 @@ class App(Registry):
     as for `tidelog.open` (None: $TIDELOG_URL); or an open `log`, which is left open. `version`, `description`: for the
     API description. `drain_timeout`: seconds that handlers have to end when the application stops.
 
-    A message is committed when its handler has returned and what it returned was sent: at least once. A handler that
+    A message is committed when its handler has returned and what it returned was sent: at least once. After a kill only
+    what was in hand is handled again, and what had overtaken it in its partition (`concurrency`). A handler that
     raises gets the message again as `retries` says; meanwhile the messages of its key wait, and those of other keys go
     on. When the attempts are used up, or the bytes are no value of the channel's type, it goes to `dead_letter`;
     without one the application stops with the error, and nothing is lost.
@@ -89,6 +90,7 @@ class App(Registry):
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = False
         self._running = False
+        self._started = False  # all of it: a start that failed half way has nothing to say about its end
         self.failure: BaseException | None = None
         """Why the application stopped by itself, None if it did not."""
 
@@ -154,8 +156,9 @@ class App(Registry):
         if workers != 1:
             # Loaded here, as they import this module.
             from tidelog.app.loading import target_of
-            from tidelog.app.workers import supervise, worker_command
+            from tidelog.app.workers import check_count, supervise, worker_command
 
+            check_count(workers)
             if supervise(worker_command(target_of(self)), workers, drain_timeout=self.drain_timeout):
                 raise RuntimeError(
                     f"a worker of {self.name} stopped because of an error, which it has written to stderr"
@@ -213,6 +216,7 @@ class App(Registry):
                 self._threads.append(thread)
                 thread.start()
             self._hooks.run("after_start")
+            self._started = True
         except BaseException:
             self.stop()
             raise
@@ -233,26 +237,29 @@ class App(Registry):
         if self._stopping:
             return
         self._stopping = True
+        started = self._started
         if self._running:
             self._hooks.run_all("before_stop")
-        for loop in self._loops:
-            loop.stop()
         deadline = time.monotonic() + self.drain_timeout
+        for loop in self._loops:
+            loop.stop(self.drain_timeout / 2)  # retries are waited for one half of it, the other is for their handlers
         for loop, thread in zip(self._loops, self._threads, strict=False):
             ended = loop.finish(deadline)
             thread.join(max(deadline - time.monotonic(), 0.0) if ended else 1.0)
             if thread.is_alive() or not ended:
+                again = loop.handler.delivery == "at-least-once"
                 logger.warning(
-                    "%s did not end within %g s: what it has will be handled again",
+                    "%s did not end within %g s: what it has %s",
                     loop.handler.name,
                     self.drain_timeout,
+                    "will be handled again" if again else "is committed already (at-most-once), and lost",
                 )
         for loop in self._loops:
             loop.close()
         if self._running:
             self._hooks.run_all("after_stop")
         self._loops, self._threads = [], []
-        self._running = False
+        self._running = self._started = False
         self._events.close()
         with self._opening:
             opened, self._opened = self._opened, None
@@ -260,7 +267,8 @@ class App(Registry):
             opened.close()
         while not self._wishes.empty():  # of the run that ends here; not at the start, where a signal may be among them
             self._wishes.get()
-        logger.info("%s has stopped", self.name)
+        if started:
+            logger.info("%s has stopped", self.name)
 
     def __enter__(self) -> App:
         self.start()

@@ -1,7 +1,7 @@
 """Which channel does a handler mean, and how is it opened once there is a log?
 
-Floor 8: may import log, channel, config, errors. Thread rule: a `ChannelSpec` never changes; an `AppChannel` may be
-used from any thread.
+Floor 8: may import log, channel, config, names, errors. Thread rule: a `ChannelSpec` never changes; an
+`AppChannel` may be used from any thread.
 
 An application names its channels when its module is imported, long before a log is open (or without one at all: a
 description needs none). So what stands here is what was asked for; `open` makes the channel of a log out of it. The
@@ -10,19 +10,33 @@ test harness opens the same specs in a log in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from tidelog.channel import Channel, Queue
 from tidelog.config import Carries, ChannelOptions, Retention
 from tidelog.errors import SchemaMismatch
+from tidelog.names import check_channel
 
 if TYPE_CHECKING:
-    from tidelog.engine.base import Opened
+    from datetime import datetime
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tidelog.channel import _Keep
+    from tidelog.codec import Codec
+    from tidelog.config import Duration
+    from tidelog.consumer import Consumer, Delivery, Isolation, Strategy
+    from tidelog.engine.base import Committed, Opened
     from tidelog.log import Log
-    from tidelog.message import Message, Receipt
+    from tidelog.message import Batch, Message, Receipt
     from tidelog.patterns.request import Replies
+    from tidelog.places import Start, Stop
+    from tidelog.share import OnChange
+    from tidelog.skew import Skew
 
 __all__ = ["AppChannel", "ChannelLike", "ChannelSpec", "spec_of"]
 
@@ -130,30 +144,188 @@ class AppChannel(Generic[T]):
             self._opened = known
         return known[1]
 
-    def send(self, value: T, **options: Any) -> Receipt:
-        """Send one message; the options and errors are those of `channel.send`."""
-        return self.channel.send(value, **options)
+    if TYPE_CHECKING:
+        # What a type checker sees; all of it is the channel's own, and documented there.
 
-    def send_many(self, values: Any, **options: Any) -> Receipt:
-        """Send many messages; the options and errors are those of `channel.send_many`."""
-        return self.channel.send_many(values, **options)
+        @property
+        def carries(self) -> Literal["document", "command", "event"]:
+            """As `Channel.carries`."""
 
-    def ask(self, value: T, **options: Any) -> Replies[Any]:
-        """Ask a question; the options and errors are those of `channel.ask`."""
-        return self.channel.ask(value, **options)
+        @property
+        def codec(self) -> Codec:
+            """As `Channel.codec`."""
 
-    def ask_one(self, value: T, **options: Any) -> Message[Any]:
-        """Ask a question and wait for one answer; the options and errors are those of `channel.ask_one`."""
-        return self.channel.ask_one(value, **options)
+        @property
+        def reply(self) -> Codec | None:
+            """As `Channel.reply`."""
+
+        @property
+        def partitions(self) -> int:
+            """As `Channel.partitions`."""
+
+        @property
+        def retention(self) -> tuple[int, int, bool]:
+            """As `Channel.retention`."""
+
+        @property
+        def compression(self) -> str:
+            """As `Channel.compression`."""
+
+        @property
+        def max_message_bytes(self) -> int:
+            """As `Channel.max_message_bytes`."""
+
+        def bounds(self, partition: int) -> tuple[int, int]:
+            """As `Channel.bounds`."""
+
+        def describe(self, partition: int) -> dict[str, int]:
+            """As `Channel.describe`."""
+
+        def send(
+            self,
+            value: T,
+            *,
+            key: Any = None,
+            headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+            id: str | None = None,
+            partition: int | None = None,
+            timestamp: datetime | float | None = None,
+        ) -> Receipt:
+            """As `Channel.send`."""
+
+        def send_many(
+            self,
+            values: Any,
+            *,
+            keys: Any = None,
+            headers: Sequence[Any] | None = None,
+            ids: Sequence[str] | None = None,
+            partition: int | None = None,
+            timestamp: Any = None,
+        ) -> Receipt:
+            """As `Channel.send_many`."""
+
+        def ask(
+            self,
+            value: T,
+            *,
+            timeout: Duration | None = None,
+            limit: int | None = None,
+            key: Any = None,
+            headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+            id: str | None = None,
+            durable: str | None = None,
+        ) -> Replies[Any]:
+            """As `Channel.ask`."""
+
+        def ask_one(
+            self,
+            value: T,
+            *,
+            timeout: Duration | None = None,
+            key: Any = None,
+            headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+            id: str | None = None,
+            durable: str | None = None,
+        ) -> Message[Any]:
+            """As `Channel.ask_one`."""
+
+        def resume(self, durable: str, *, timeout: Duration | None = None, limit: int | None = None) -> Replies[Any]:
+            """As `Channel.resume`."""
+
+        def consumer(
+            self,
+            *group: str,
+            start: Start = "earliest",
+            stop: Stop = None,
+            delivery: Delivery = "at-least-once",
+            isolation: Isolation = "read-committed",
+            busy_poll: Duration = 0.0,
+            strategy: Strategy = "sticky",
+            member: str | None = None,
+            member_timeout: Duration | None = None,
+            max_processing: Duration | None = None,
+            on_assign: OnChange | None = None,
+            on_revoke: OnChange | None = None,
+        ) -> Consumer[T]:
+            """As `Queue.consumer`, or with a group as `Topic.consumer`."""
+
+        def tail(
+            self, *, start: Start = "latest", isolation: Isolation = "read-committed", busy_poll: Duration = 0.0
+        ) -> Consumer[T]:
+            """As `Channel.tail`."""
+
+        def scan(
+            self,
+            start: Start = "earliest",
+            stop: Stop = "end",
+            partition: int | None = None,
+            *,
+            isolation: Isolation = "read-committed",
+        ) -> Iterator[Message[T]]:
+            """As `Channel.scan`."""
+
+        def read(
+            self, offsets: Any, partition: int | None = None, *, isolation: Isolation = "read-committed"
+        ) -> Batch[T]:
+            """As `Channel.read`."""
+
+        @overload
+        def find(self, timestamps: datetime, partition: int | None = None) -> int: ...
+        @overload
+        def find(self, timestamps: Any, partition: int | None = None) -> NDArray[np.int64]: ...
+        def find(self, timestamps: Any, partition: int | None = None) -> Any:
+            """As `Channel.find`."""
+
+        def skew(self, hottest: int = 10, *, live: bool = False) -> Skew:
+            """As `Channel.skew`."""
+
+        def trim(self, before: int | datetime, partition: int | None = None) -> None:
+            """As `Channel.trim`."""
+
+        def configure(
+            self,
+            *,
+            retention: Retention | Literal[_Keep.KEEP] = _Keep.KEEP,
+            partitions: int | None = None,
+            max_message_bytes: int | None = None,
+            segment_bytes: int | None = None,
+            compression: str | None = None,
+        ) -> None:
+            """As `Channel.configure`."""
+
+        def sync(self) -> None:
+            """As `Channel.sync`."""
+
+        def offsets(self) -> list[Committed]:
+            """As `Channel.offsets`."""
+
+    else:
+
+        def send(self, value: T, **options: Any) -> Receipt:
+            """Send one message; the options and errors are those of `channel.send`."""
+            return self.channel.send(value, **options)
+
+        def send_many(self, values: Any, **options: Any) -> Receipt:
+            """Send many messages; the options and errors are those of `channel.send_many`."""
+            return self.channel.send_many(values, **options)
+
+        def ask(self, value: T, **options: Any) -> Replies[Any]:
+            """Ask a question; the options and errors are those of `channel.ask`."""
+            return self.channel.ask(value, **options)
+
+        def ask_one(self, value: T, **options: Any) -> Message[Any]:
+            """Ask a question and wait for one answer; the options and errors are those of `channel.ask_one`."""
+            return self.channel.ask_one(value, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return getattr(self.channel, name)
 
     def opened(self) -> Opened:
         """The handles behind the channel, for producers and consumers."""
         return self.channel.opened()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.channel, name)
 
     def __repr__(self) -> str:
         return f"<AppChannel {self.spec.kind} {self.spec.name!r}>"
@@ -166,7 +338,7 @@ ChannelLike = Channel[Any] | AppChannel[Any] | str
 def spec_of(channel: object, kind: Literal["queue", "topic"], type_: Any = None, **asked: Any) -> ChannelSpec:
     """The spec of what was given as a channel; `kind`, `type_` and `asked` describe it where it is only a name.
 
-    Raises TypeError for anything else.
+    Raises TypeError for anything else, ValueError for what can be no name.
     """
     if isinstance(channel, AppChannel):
         return channel.spec
@@ -181,7 +353,13 @@ def spec_of(channel: object, kind: Literal["queue", "topic"], type_: Any = None,
             channel=channel,
         )
     if isinstance(channel, str) and channel:
+        check_channel(channel)
         return ChannelSpec(name=channel, kind=kind, type=type_, **asked)
+    if inspect.isroutine(channel) or inspect.isclass(channel):
+        raise TypeError(
+            f"{getattr(channel, '__name__', channel)} is no channel: write @app.on(channel) or @app.answers(channel) "
+            f"above a function, with the channel whose messages it handles"
+        )
     raise TypeError(
         f"{channel!r} is no channel: give one that app.queue(), app.topic(), log.queue() or log.topic() made, or a name"
     )

@@ -1,6 +1,7 @@
 """How does a message that nobody can handle get to its dead-letter channel, and what is written beside it?
 
-Floor 8: may import log, channel, codec, errors, message. Thread rule: a `DeadLetters` may be used from any thread.
+Floor 8: may import log, channel, codec, envelope, errors, message. Thread rule: a `DeadLetters` may be used
+from any thread.
 
 The copy has the original key, the original bytes of the value (they are never decoded, since that may be what failed)
 and the original headers, and headers that say where it was and why it is here. It is sent by a sender of bytes whatever
@@ -13,6 +14,7 @@ import os
 import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tidelog import envelope
 from tidelog._native import Sender
 from tidelog.codec import Codec
 from tidelog.message import Message, Receipt
@@ -26,12 +28,12 @@ FROM_CHANNEL = "dead-letter-channel"
 FROM_PARTITION = "dead-letter-partition"
 FROM_OFFSET = "dead-letter-offset"
 FROM_GROUP = "dead-letter-group"
-ERROR = "error"
-ERROR_TYPE = "error-type"
 ATTEMPTS = "attempts"
 TRACEBACK = "traceback"
 
-OWN_HEADERS = frozenset({FROM_CHANNEL, FROM_PARTITION, FROM_OFFSET, FROM_GROUP, ERROR, ERROR_TYPE, ATTEMPTS, TRACEBACK})
+OWN_HEADERS = frozenset(
+    {FROM_CHANNEL, FROM_PARTITION, FROM_OFFSET, FROM_GROUP, envelope.ERROR, envelope.ERROR_TEXT, ATTEMPTS, TRACEBACK}
+)
 """What is added here, and taken off again by a redrive."""
 
 REDRIVEN = "redriven"
@@ -71,8 +73,8 @@ class DeadLetters:
             (FROM_PARTITION, b"%d" % message.partition),
             (FROM_OFFSET, b"%d" % message.offset),
             (FROM_GROUP, self._group.encode()),
-            (ERROR, _text(str(error), ERROR_TEXT_MAX)),
-            (ERROR_TYPE, type_name(error).encode()),
+            (envelope.ERROR, type(error).__name__.encode()),
+            (envelope.ERROR_TEXT, _text(envelope.error_text(error), ERROR_TEXT_MAX)),
             (ATTEMPTS, b"%d" % attempts),
             (TRACEBACK, _text("".join(traceback.format_exception(bared(error))), TRACEBACK_MAX, end=True)),
         ]

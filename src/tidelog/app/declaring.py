@@ -1,6 +1,6 @@
 """Do a function, a channel and the options of `app.on` fit together?
 
-Floor 8: may import channels, handler, retry, config. Thread rule: a pure function.
+Floor 8: may import channels, handler, retry, config, places. Thread rule: a pure function.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from tidelog.app.channels import ChannelSpec, spec_of
-from tidelog.app.handler import UNKNOWN, Bound, Concurrency, Handler, bind, check_payload, name_of
+from tidelog.app.handler import UNKNOWN, Bound, Concurrency, Handler, bind, check_payload, check_result, name_of
 from tidelog.app.retry import Retries, retry_of
 from tidelog.config import Duration, duration_ms
+from tidelog.places import check_start
 
 __all__ = ["make_handler"]
 
 DELIVERIES = ("at-least-once", "at-most-once")
 MOST_AT_ONCE = 10_000
+MOST_IN_BATCH = 1000
 
 
 def make_handler(
@@ -37,10 +39,10 @@ def make_handler(
     delivery: Any = "at-least-once",
     start: Any = "earliest",
     max_processing: Duration | None = None,
-    batch: int = 1000,
+    batch: int | None = None,
 ) -> Handler:
     """The handler, with what its annotations say. Raises TypeError or ValueError for what does not fit together."""
-    bound = bind(function, names)
+    bound = bind(function, names, answers=answers)
     name = name_of(function)
     payload = None if bound.payload is UNKNOWN else bound.payload
     returns = None if bound.returns is UNKNOWN else bound.returns
@@ -48,13 +50,24 @@ def make_handler(
     check_payload(name, spec, bound.payload)
     if spec.channel is not None and spec.channel.codec.encode is not None and payload is not None:
         spec = replace(spec, type=payload)  # an open channel does not know its type; a description wants it
-    if answers and spec.reply is None and spec.channel is None:
+    _check_group(name, group)
+    check_start(start)
+    if answers and isinstance(channel, str):
         spec = replace(spec, reply=returns)
     if answers:
         if spec.kind != "queue":
-            raise ValueError(f"{name} answers {spec.name!r}, which is a topic: questions are asked on a queue")
+            raise ValueError(
+                f"{name} answers {spec.name!r}, which is a topic: an application answers on a queue. On a "
+                f"topic use app.on(...), and message.reply(...) in the function"
+            )
         if bound.takes == "batch":
             raise TypeError(f"{name} answers, and takes a Batch: a question is answered one by one")
+        if spec.reply is None and not isinstance(channel, str):  # a mere name may be of a queue that says it
+            raise TypeError(
+                f"{name} answers {spec.name!r}, which has no type of its answers: declare it with reply=, as in "
+                f"queue({spec.name!r}, ..., reply=int)"
+            )
+        check_result(name, bound, None if spec.channel is not None else spec.reply, f"the answers of {spec.name!r}")
         reply = returns if returns is not None else spec.reply
     else:
         reply = None
@@ -66,6 +79,8 @@ def make_handler(
         raise TypeError(f"{name} yields values, but nothing says where they go: give sends=, or return nothing")
     _check_options(name, bound, concurrency, delivery, batch, max_processing, key, sends)
     output = None if sends is None else spec_of(sends, "queue", returns, either=True)
+    if output is not None:
+        check_result(name, bound, output.type, f"the messages of {output.name!r}")
     return Handler(
         name=name,
         function=function,
@@ -82,10 +97,17 @@ def make_handler(
         delivery=delivery,
         start=start,
         max_processing=max_processing,
-        batch=batch,
+        batch=MOST_IN_BATCH if batch is None else batch,
         description=inspect.getdoc(function),
         is_async=bound.is_async,
     )
+
+
+def _check_group(name: str, group: object) -> None:
+    if group is not None and not isinstance(group, str):
+        raise TypeError(f"group={group!r} of {name} is no name of a group: give a str")
+    if group == "":
+        raise ValueError(f"group='' of {name} is no name of a group: give one, or leave group= out")
 
 
 def _dead_letter(given: object, source: ChannelSpec) -> ChannelSpec | None:
@@ -132,10 +154,14 @@ def _check_options(
             f"delivery={delivery!r} of {name}: use one of {', '.join(DELIVERIES)}; a handler that wants to commit by "
             f"itself is a program with a consumer"
         )
-    if isinstance(batch, bool) or not isinstance(batch, int):
+    if batch is None:
+        pass
+    elif isinstance(batch, bool) or not isinstance(batch, int):
         raise TypeError(f"batch={batch!r} of {name}: give the most messages of a Batch")
-    if batch < 1:
+    elif batch < 1:
         raise ValueError(f"batch={batch} of {name}: the least is 1")
+    elif bound.takes != "batch":
+        raise ValueError(f"batch={batch} of {name}, which takes no Batch: annotate Batch[...], or leave batch= out")
     if max_processing is not None:
         duration_ms(max_processing, "max_processing", least_ms=1)
     if key is not None and not callable(key):

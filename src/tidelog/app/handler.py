@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args, get_origin
 
@@ -20,7 +20,7 @@ from tidelog.app.retry import Retry
 from tidelog.config import Duration
 from tidelog.message import Batch, Message
 
-__all__ = ["Bound", "ChannelSpec", "Concurrency", "Handler", "Takes", "bind", "check_payload"]
+__all__ = ["Bound", "ChannelSpec", "Concurrency", "Handler", "Takes", "bind", "check_payload", "check_result", "fits"]
 
 Takes: TypeAlias = Literal["value", "message", "batch"]
 Pattern: TypeAlias = Literal["one-way", "publish-subscribe", "async-response"]
@@ -71,10 +71,13 @@ class Bound:
     returns: Any
     """Type of one returned value: of `list[T]` and of generators T; UNKNOWN if it does not say."""
     is_async: bool
+    result: Any = UNKNOWN
+    """What it returns, as it is annotated."""
 
 
-def bind(function: Callable[..., Any], names: Mapping[str, Any] | None = None) -> Bound:
-    """Read a handler's signature; `names`: what is in sight where the function was written.
+def bind(function: Callable[..., Any], names: Mapping[str, Any] | None = None, *, answers: bool = False) -> Bound:
+    """Read a handler's signature; `names`: what is in sight where the function was written. `answers`: a list is one
+    answer, only what an iterator yields are several.
 
     Raises TypeError if it does not take exactly one argument.
     """
@@ -100,7 +103,8 @@ def bind(function: Callable[..., Any], names: Mapping[str, Any] | None = None) -
     takes, payload = _first(hints.get(first, UNKNOWN))
     call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     is_async = any(check(each) for check in _ASYNC for each in (function, call))
-    return Bound(takes, payload, _returned(hints.get("return", UNKNOWN)), is_async)
+    result = hints.get("return", UNKNOWN)
+    return Bound(takes, payload, _returned(result, answers), is_async, result)
 
 
 _ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
@@ -146,17 +150,21 @@ def _said(hint: Any) -> Any:
     return hint
 
 
-def _returned(hint: Any) -> Any:
-    """The type of one value that is sent: `T`, `T | None`, `list[T]`, `Iterator[T]` and the like are all T."""
+def _returned(hint: Any, answers: bool) -> Any:
+    """The type of one value that is sent: `T`, `T | None`, `list[T]`, `Iterator[T]` and the like are all T; of answers
+    a list is one."""
     if hint is None or hint is type(None):
         return None
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         rest = [one for one in inner if one is not type(None)]
         if len(rest) == 1:
-            return _returned(rest[0])
+            return _returned(rest[0], answers)
         return hint
-    if inspect.isclass(origin) and inner and issubclass(origin, list | Iterable | AsyncIterable):
+    many = Iterator | AsyncIterator if answers else list | Iterable | AsyncIterable
+    if answers and origin in (Iterable, AsyncIterable):  # what generators may be annotated with as well
+        many = Iterable | AsyncIterable
+    if inspect.isclass(origin) and inner and issubclass(origin, many):
         if origin in (dict, tuple, set, frozenset) or issubclass(origin, Mapping):
             return hint
         return _said(inner[0])
@@ -168,14 +176,56 @@ def check_payload(handler: str, channel: ChannelSpec, payload: Any) -> None:
     have = channel.type
     if have is None and channel.channel is None and channel.codec in (None, "raw"):
         have = bytes
-    if not (isinstance(have, type) and isinstance(payload, type)):
-        return
-    try:
-        fits = issubclass(have, payload) or issubclass(payload, have)
-    except TypeError:  # TypedDicts and parametrised classes do not answer
-        return
-    if not fits and getattr(payload, "__module__", "") != "numpy":
+    if get_origin(payload) is list and have is not None and get_origin(have) is not list and have is not list:
+        inner = _called(get_args(payload)[0])
         raise TypeError(
-            f"the handler {handler} takes {payload.__name__}, but the messages of {channel.name!r} are "
-            f"{have.__name__}: make both the same type"
+            f"the handler {handler} takes {_called(payload)}, but a message of {channel.name!r} is one "
+            f"{_called(have)}: annotate Batch[{inner}] to get many at once"
         )
+    if not fits(have, payload):
+        raise TypeError(
+            f"the handler {handler} takes {_called(payload)}, but the messages of {channel.name!r} are "
+            f"{_called(have)}: make both the same type"
+        )
+
+
+def check_result(handler: str, bound: Bound, type_: Any, what: str) -> None:
+    """Raise TypeError if the function is annotated to return something else than values of `type_`, which `what` are
+    ("the messages of 'invoices'")."""
+    if bound.result is None or bound.result is type(None):
+        raise TypeError(f"the handler {handler} returns None, but {what} are what it returns: annotate that")
+    if type_ is None or bound.returns is UNKNOWN or bound.result == type_:
+        return
+    lists = list in (type_, get_origin(type_))
+    if not fits(type_, bound.returns) and not (lists and fits(type_, bound.result)):
+        raise TypeError(
+            f"the handler {handler} returns {_called(bound.returns)}, but {what} are {_called(type_)}: make both the "
+            f"same type"
+        )
+
+
+def fits(one: Any, other: Any) -> bool:
+    """Whether values of two types may be the same; True also where that cannot be told."""
+    ones, others = _classes(one), _classes(other)
+    if ones is None or others is None:
+        return True
+    try:
+        return any(issubclass(a, b) or issubclass(b, a) for a in ones for b in others)
+    except TypeError:  # TypedDicts do not answer
+        return True
+
+
+def _classes(type_: Any) -> tuple[type, ...] | None:
+    """The classes of a type, None if it does not say."""
+    if get_origin(type_) in (typing.Union, types.UnionType):
+        found = [_classes(one) for one in get_args(type_) if one is not type(None)]
+        return None if None in found else tuple(one for part in found if part for one in part)
+    if get_origin(type_) in (list, dict, tuple, set, frozenset):
+        return (get_origin(type_),)
+    if not isinstance(type_, type) or type_ is object or typing.is_typeddict(type_) or type_.__module__ == "numpy":
+        return None
+    return (type_,)
+
+
+def _called(type_: Any) -> str:
+    return type_.__name__ if isinstance(type_, type) and not get_args(type_) else str(type_)

@@ -3,13 +3,15 @@
 Floor 8: may import attempt, intake, lanes, handler, outcome, message. Thread rule: `step` and `run` belong to one
 thread at a time; `stop` may be called from any.
 
-The straight way has nothing per message but the call itself: as long as no message waits for a retry, nothing is out of
-order and a batch is committed as a whole. After a failure the messages go through lanes until none waits any more. The
-size of a batch follows the handler's pace, because partitions are handed over, and a stop is seen, between batches.
+The straight way has nothing per message but the call and the commit: as long as no message waits for a retry, nothing
+is out of order. After a failure the messages go through lanes until none waits any more. The size of a batch follows
+the handler's pace, because partitions are handed over between batches.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tidelog.app.attempt import Attempt
 from tidelog.app.handler import Handler
-from tidelog.app.intake import COMMIT_SECONDS, IDLE_SECONDS, Intake
-from tidelog.app.lanes import Lanes
+from tidelog.app.intake import GAPS_SECONDS, IDLE_SECONDS, Intake
+from tidelog.app.lanes import Lane, Lanes
 from tidelog.app.outcome import Fatal, Outcome
 from tidelog.message import Batch
 
@@ -43,18 +45,21 @@ class InlineLoop:
         attempt: Attempt,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Joins the group. `now`: the clock of retries."""
+        """Joins the group. `now`: the clock of retries; one that is turned by hand is not waited for."""
         self.handler = handler
         self._outcome = outcome
         self._attempt = attempt
         self._now = now
         self._lanes = Lanes()
-        self._intake = Intake(handler, channel, self._lanes, nullcontext())
+        self._intake = Intake(handler, channel, self._lanes, nullcontext(), self._work_off)
         self._batches = handler.takes == "batch"
         # At most once: what was received is committed already, so a batch that is cut short would be lost.
         self._most = 1 if handler.delivery == "at-most-once" and not self._batches else handler.batch
         self._count = self._most if self._batches else min(FIRST_COUNT, self._most)
-        self._commit_at = 0.0
+        self._patient = now is time.monotonic
+        self._patience_ends = math.inf
+        self._woken = threading.Event()
+        self._closed = False
         self.stopping = False
 
     # --- life ---
@@ -64,12 +69,21 @@ class InlineLoop:
         try:
             while not self.stopping:
                 self.step(IDLE_SECONDS)
+            if self._lanes and self._intake.commits:
+                self._lanes.cut(until=self._patience_ends)
+                self._work_off(list(self._lanes.partitions()), self._patience_ends)
+            elif self._lanes:
+                self._work_rest()
         finally:
             self._intake.end()
 
-    def stop(self) -> None:
-        """Have `run` end when the handler returns from the message it has."""
+    def stop(self, patience: float = GAPS_SECONDS) -> None:
+        """Have `run` end when the handler returns from the message it has, and nothing unfinished stands before what is
+        finished: a retry among that is waited for if it is due within `patience` seconds."""
+        self._patience_ends = min(self._patience_ends, time.monotonic() + min(patience, GAPS_SECONDS))
         self.stopping = True
+        self._woken.set()
+        self._intake.rouse()
 
     def finish(self, deadline: float) -> bool:
         """After `run` has ended nothing is out any more."""
@@ -77,7 +91,8 @@ class InlineLoop:
 
     def close(self) -> None:
         """Leave the group. From another thread it ends a `run` that hangs in its handler as soon as that returns."""
-        self.stopping = True
+        self._closed = True
+        self.stop(0.0)
         self._intake.close()
 
     @property
@@ -93,7 +108,6 @@ class InlineLoop:
         if due is not None:
             timeout = min(timeout, max(due - self._now(), 0.0))
         batch = self._intake.receive(self._count, timeout)
-        self._commit_at = time.monotonic() + COMMIT_SECONDS
         if batch is not None:
             self._take(batch)
         worked = self._work() if self._lanes else False
@@ -107,8 +121,9 @@ class InlineLoop:
         done = parked = 0
         if not self._lanes:
             done, parked = self._whole(batch) if self._batches else self._straight(batch)
-            self._intake.commit_batch(batch if done == count else batch[:done])
-        if done + parked < count and not self.stopping:
+            if self._batches and done:
+                self._intake.commit_upto(batch)
+        if done + parked < count and not (self.stopping and self._intake.commits):
             size = batch.nbytes // count + 1
             for index in range(done + parked, count):
                 message = batch[index]
@@ -118,19 +133,19 @@ class InlineLoop:
 
     def _straight(self, batch: Batch[Any]) -> tuple[int, int]:
         """Handle messages in turn until one has to wait for a retry: (how many are finished, how many wait)."""
-        attempt, clock = self._attempt, time.monotonic
-        index = told = 0
+        attempt, commits, commit = self._attempt, self._intake.commits, self._intake.commit_upto
+        index = 0
+        lost: set[int] = set()
         for message in batch:
-            if self.stopping:
+            if self.stopping and commits:
                 break
+            if lost and message.partition in lost:
+                index += 1
+                continue
             try:
                 attempt(message, message)
             except Exception as error:
-                try:
-                    wait = self._outcome.failed(message, error, 1)
-                except Fatal:
-                    self._intake.commit_batch(batch[told:index])
-                    raise
+                wait = self._outcome.failed(message, error, 1)
                 if wait is not None:
                     self._lanes.put(message, message, batch.nbytes // len(batch) + 1)
                     lane = self._lanes.take(self._now())
@@ -138,11 +153,8 @@ class InlineLoop:
                     self._lanes.again(lane, self._now() + wait)
                     return index, 1
             index += 1
-            now = clock()
-            if now >= self._commit_at:
-                self._commit_at = now + COMMIT_SECONDS
-                self._intake.commit_batch(batch[told:index])
-                told = index
+            if commits and not commit(message):
+                lost.add(message.partition)  # others have begun with it
         return index, 0
 
     def _whole(self, batch: Batch[Any]) -> tuple[int, int]:
@@ -163,27 +175,55 @@ class InlineLoop:
             if lane is None:
                 break
             worked = True
-            message = lane.message
-            try:
-                self._attempt(message, lane.subject)
-            except Exception as error:
-                try:
-                    wait = self._outcome.failed(message, error, lane.attempts + 1)
-                except Fatal:
-                    lanes.back(lane)
-                    raise
-                if wait is None:
-                    lanes.done(lane)
-                else:
-                    lanes.again(lane, self._now() + wait)
-            else:
-                lanes.done(lane)
-            now = time.monotonic()
-            if now >= self._commit_at:
-                self._commit_at = now + COMMIT_SECONDS
-                self._intake.commit()
-        self._intake.commit()
+            self._one(lane)
         return worked
+
+    def _work_rest(self) -> None:
+        """Handle what is committed already and would be lost."""
+        while not self._closed and (lane := self._lanes.take(self._now())) is not None:
+            self._one(lane)
+        if self._lanes:
+            self._intake.say_lost(len(self._lanes))
+
+    def _one(self, lane: Lane) -> None:
+        """Handle the first message of a lane that was taken."""
+        message = lane.message
+        try:
+            self._attempt(message, lane.subject)
+        except Exception as error:
+            try:
+                wait = self._outcome.failed(message, error, lane.attempts + 1)
+            except Fatal:
+                self._lanes.back(lane)
+                raise
+            if wait is None:
+                self._lanes.done(lane)
+            else:
+                self._lanes.again(lane, self._now() + wait)
+        else:
+            self._lanes.done(lane)
+        self._intake.commit()
+
+    def _work_off(self, partitions: list[int], until: float) -> None:
+        """Do what is left of partitions that go: retries that are due until then (monotonic), and what stands behind
+        them and before what is finished."""
+        lanes = self._lanes
+        if not self._intake.commits:
+            return
+        while not self._closed and lanes.pending(partitions):
+            self._woken.clear()
+            if self._patience_ends < until:  # `stop` was called meanwhile
+                until = self._patience_ends
+                lanes.cut(partitions, until)
+            left = until - time.monotonic()
+            lane = lanes.take(self._now()) if left > 0 else None
+            if lane is not None:
+                self._one(lane)
+                continue
+            due = lanes.next_due()
+            if due is None or left <= 0 or not self._patient:
+                return
+            self._woken.wait(min(max(due - self._now(), 0.0), left))
 
     def _pace_count(self, seconds: float, count: int) -> None:
         if seconds > BATCH_SECONDS[1]:

@@ -10,6 +10,7 @@ skipped and said, a lease that was lost drops what waits of its partition. What 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,19 +20,21 @@ from tidelog.app.handler import Handler
 from tidelog.app.lanes import Lanes
 from tidelog.consumer import Assigned, Consumer
 from tidelog.errors import Closed, Error, Fenced, OffsetOutOfRange
-from tidelog.message import Batch
+from tidelog.message import Batch, Message
 
 if TYPE_CHECKING:
     from tidelog.channel import Channel
 
-__all__ = ["COMMIT_SECONDS", "Intake"]
+__all__ = ["GAPS_SECONDS", "IDLE_SECONDS", "LOOK_SECONDS", "Intake"]
 
 logger = logging.getLogger("tidelog.app")
 
-COMMIT_SECONDS = 0.05
-"""What is finished is committed at least this often while messages are handled."""
+LOOK_SECONDS = 0.05
+"""How often a receiving thread that waits for its workers looks around."""
 IDLE_SECONDS = 0.25
-"""How long a loop sleeps in `receive_many` when nothing comes: how soon it sees that it shall stop."""
+"""How long a loop sleeps in `receive_many` when nothing comes; `rouse` ends it."""
+GAPS_SECONDS = 5.0
+"""How long a partition that goes, or an application that stops, waits for messages that stand before finished ones."""
 SPAN_MESSAGES = 10_000
 SPAN_BYTES = 64 << 20
 """How far a partition runs ahead of a message that waits for its next attempt; then it pauses."""
@@ -42,25 +45,36 @@ TROUBLE_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 class Intake:
     """The consumer of one handler, with the lanes of what is unfinished."""
 
-    def __init__(self, handler: Handler, channel: Channel[Any], lanes: Lanes, guard: AbstractContextManager[Any]):
-        """Joins the group. `guard`: held while lanes are touched. Raises what `channel.consumer` raises."""
+    def __init__(
+        self,
+        handler: Handler,
+        channel: Channel[Any],
+        lanes: Lanes,
+        guard: AbstractContextManager[Any],
+        revoking: Callable[[list[int], float], None],
+    ) -> None:
+        """Joins the group. `guard`: held while lanes are touched. `revoking`: called in the receiving thread with the
+        partitions that go to somebody else; it does what `Lanes.cut` has left of them, until a time (monotonic). Raises
+        what `channel.consumer` raises.
+        """
         self.handler = handler
         self.channel = channel.name
         self._lanes = lanes
         self._guard = guard
-        self._commits = handler.delivery == "at-least-once"
+        self.commits = handler.delivery == "at-least-once"
+        """Whether anything is committed here; otherwise the consumer commits what it hands over."""
         self._paused: set[int] = set()
         self._held = False
         self._trouble = 0
-        self.revoking: Callable[[list[int]], None] = lambda partitions: None
-        """Called in the receiving thread when partitions go to somebody else: waits for what is still to be done."""
+        self._revoking = revoking
+        self._roused = threading.Event()
         options: dict[str, Any] = {} if channel.kind == "queue" else {"group": handler.group}
         if handler.max_processing is not None:
             options["max_processing"] = handler.max_processing
         self.consumer: Consumer[Any] = channel.consumer(  # type: ignore[attr-defined]
             start=handler.start,
-            delivery="manual" if self._commits else "at-most-once",
-            on_assign=self._assigned if handler.start == "latest" and self._commits else None,
+            delivery="manual" if self.commits else "at-most-once",
+            on_assign=self._assigned if handler.start == "latest" and self.commits else None,
             on_revoke=self._revoked,
             **options,
         )
@@ -83,10 +97,15 @@ class Intake:
             wait = TROUBLE_SECONDS[min(self._trouble, len(TROUBLE_SECONDS) - 1)]
             self._trouble += 1
             logger.warning("%s cannot receive, again in %g s: %s", self.handler.name, wait, error)
-            time.sleep(wait)
+            self._roused.wait(wait)
             return None
         self._trouble = 0
         return batch if len(batch) else None
+
+    def rouse(self) -> None:
+        """The loop stops: from now on `receive` sleeps no more. From any thread."""
+        self._roused.set()
+        self.consumer._rouse()
 
     def end(self) -> None:
         """Commit what is finished, for the last time; nothing if the consumer was closed by somebody else."""
@@ -95,30 +114,51 @@ class Intake:
         except Closed:
             logger.warning("%s took too long to end: some messages will be handled twice", self.handler.name)
 
+    def say_lost(self, count: int) -> None:
+        """So many messages are given up that were committed before they were handled."""
+        logger.warning(
+            "%s stops before %d messages were handled that delivery='at-most-once' has committed: they are lost",
+            self.handler.name,
+            count,
+        )
+
     def close(self) -> None:
         """Leave the group."""
         self.consumer.close()
 
     # --- committing ---
 
-    def commit_batch(self, batch: Batch[Any]) -> None:
-        """Everything up to the end of `batch` is finished, and nothing is unfinished."""
-        if not self._commits or not len(batch):
-            return
+    def commit_upto(self, upto: Message[Any] | Batch[Any]) -> bool:
+        """Everything up to this message, or to the end of this batch, is finished, and nothing before it unfinished.
+        False: its partition is another consumer's by now."""
+        if not self.commits:
+            return True
         try:
-            self.consumer.commit(batch)
+            self.consumer.commit(upto)
         except (Fenced, ValueError) as error:  # a ValueError: the partition is no longer assigned
             logger.warning("%s lost a partition, some messages will be handled twice: %s", self.handler.name, error)
+            return False
+        return True
 
     def commit(self) -> None:
         """Tell the group how far the partitions are finished, where that has moved."""
-        with self._guard:
-            marks = self._lanes.marks()
-        if self._commits:
-            for partition, offset in marks:
-                self._commit(partition, offset)
+        with self._guard:  # all the time: between two commits of a partition the offset must not go back
+            for partition, offset in self._lanes.marks():
+                if self.commits and not self._commit(partition, offset):
+                    self._lanes.drop([partition])
 
-    def _commit(self, partition: int, offset: int) -> None:
+    def commit_beside(self) -> None:
+        """The same from a thread that does not receive and holds the guard, when a message is finished. What cannot be
+        stored is left to `commit`, which may say why and settle it."""
+        if not self.commits:
+            return
+        consumer = self.consumer
+        for partition, offset in self._lanes.marks():
+            if not consumer._commit_beside(consumer._index[Assigned(self.channel, partition)], offset):
+                self._lanes.untold(partition, offset)
+
+    def _commit(self, partition: int, offset: int) -> bool:
+        """Whether it is still this consumer's."""
         try:
             self.consumer._commit(self.consumer._one(self.channel, partition), offset)
         except (Fenced, ValueError) as error:
@@ -129,8 +169,8 @@ class Intake:
                 self.channel,
                 error,
             )
-            with self._guard:
-                self._lanes.drop([partition])
+            return False
+        return True
 
     # --- pausing ---
 
@@ -168,16 +208,22 @@ class Intake:
 
     def _revoked(self, assigned: Sequence[Assigned]) -> None:
         partitions = [one.partition for one in assigned]
-        if self._commits:  # else it is committed already, and would be lost
-            with self._guard:
-                self._lanes.cut(partitions)
-        self.revoking(partitions)
+        until = time.monotonic() + GAPS_SECONDS
+        membership = self.consumer._membership
         with self._guard:
-            if self._commits:
+            if membership is not None and not membership.active:  # the others have begun with them already
                 self._lanes.drop(partitions)
-            marks = self._lanes.marks()
-            self._lanes.forget(partitions)
-        self._paused.difference_update(partitions)
-        if self._commits:
-            for partition, offset in marks:
-                self._commit(partition, offset)
+            elif self.commits:  # else it is committed already, and would be lost
+                self._lanes.cut(partitions, until)
+        try:
+            self._revoking(partitions, until)
+        finally:
+            with self._guard:
+                if self.commits:
+                    self._lanes.drop(partitions)
+                marks = self._lanes.marks()
+                self._lanes.forget(partitions)
+            self._paused.difference_update(partitions)
+            if self.commits:
+                for partition, offset in marks:
+                    self._commit(partition, offset)

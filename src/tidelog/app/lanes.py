@@ -11,6 +11,7 @@ committed of a partition is the low-water mark: everything up to the first messa
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
@@ -83,6 +84,7 @@ class Lanes:
         self._ready: deque[Lane] = deque()
         self._waiting: list[tuple[float, int, Lane]] = []
         self._places: dict[int, _Place] = {}
+        self._leaving: dict[int, float] = {}
         self._ticket = 0
         self.running = 0
         """Messages that are out."""
@@ -143,12 +145,15 @@ class Lanes:
             del self._lanes[lane.key]
 
     def again(self, lane: Lane, at: float) -> None:
-        """The first message is to be tried again at `at`; those behind it wait."""
+        """The first message is to be tried again at `at`; those behind it wait. Of a partition that goes it may be too
+        late then: see `cut`."""
         self._rest(lane)
         lane.attempts += 1
         lane.due = at
         self._ticket += 1
         heapq.heappush(self._waiting, (at, self._ticket, lane))
+        if lane.partition in self._leaving:
+            self._trim({lane.partition})
 
     def back(self, lane: Lane) -> None:
         """The first message was not handled after all: it is ready again, before all others."""
@@ -164,6 +169,11 @@ class Lanes:
     def next_due(self) -> float | None:
         """When the next retry is due; None: none waits."""
         return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def held(self) -> int:
+        """Messages that are out, or could be, or stand behind one of their key; not those that wait for a retry."""
+        return len(self) - sum(lane.due is not None for lane in self._lanes.values())
 
     @property
     def ready(self) -> int:
@@ -187,6 +197,14 @@ class Lanes:
                 del self._places[partition]
         return found
 
+    def untold(self, partition: int, mark: int) -> None:
+        """What `marks` has told of a partition is to be told again."""
+        place = self._places.get(partition)
+        if place is None:
+            place = self._places[partition] = _Place()
+        if place.mark is None:
+            place.mark = mark
+
     def span(self, partition: int) -> tuple[int, int]:
         """(messages, bytes) of a partition from its first unfinished message on."""
         place = self._places.get(partition)
@@ -198,18 +216,34 @@ class Lanes:
 
     # --- giving up ---
 
-    def cut(self, partitions: Iterable[int] | None = None) -> None:
-        """Forget what waits of these partitions (None: of all), except what stands before a message that is finished
-        or out: once that is done too, all of it can be committed, and nothing is handled twice. What waits for a retry
-        is forgotten in any case."""
-        wanted = set(self._places if partitions is None else partitions)
-        last = {partition: max(place.ahead, default=-1) for partition, place in self._places.items()}
+    def cut(self, partitions: Iterable[int] | None = None, until: float = -math.inf) -> None:
+        """These partitions (None: all) go: forget of them what nobody has to wait for.
+
+        What stays is what stands before a message that is finished or out: once that is done too, all of it can be
+        committed, and nothing is handled twice. A retry that is due after `until` is not waited for, nor is anything
+        behind it. What fails from now on is judged alike. A second call can only make `until` earlier.
+        """
+        wanted = set(partitions) if partitions is not None else {lane.partition for lane in self._lanes.values()}
+        for partition in wanted:
+            self._leaving[partition] = min(until, self._leaving.get(partition, math.inf))
+        self._trim(wanted)
+
+    def _trim(self, wanted: set[int]) -> None:
         mine = [lane for lane in self._lanes.values() if lane.partition in wanted]
+        # By partition: the first message that is not tried again in time. No commit gets past it.
+        stuck: dict[int, int] = {}
         for lane in mine:
-            if lane.running:
-                last[lane.partition] = max(last.get(lane.partition, -1), lane.message.offset)
+            if lane.due is not None and lane.due > self._leaving[lane.partition]:
+                stuck[lane.partition] = min(lane.message.offset, stuck.get(lane.partition, lane.message.offset))
+        last: dict[int, int] = {}
+        for partition in wanted:
+            place, end = self._places.get(partition), stuck.get(partition, math.inf)
+            last[partition] = max((offset for offset in (place.ahead if place else ()) if offset < end), default=-1)
         for lane in mine:
-            while lane.items and (lane.due is not None or lane.items[-1][0].offset > last.get(lane.partition, -1)):
+            if lane.running and lane.message.offset < stuck.get(lane.partition, math.inf):
+                last[lane.partition] = max(last[lane.partition], lane.message.offset)
+        for lane in mine:
+            while len(lane.items) > lane.running and lane.items[-1][0].offset > last[lane.partition]:
                 lane.items.pop()
             if not lane.items:  # the queues may still hold it: `take` passes over what is empty
                 del self._lanes[lane.key]
@@ -226,9 +260,13 @@ class Lanes:
                 del self._lanes[lane.key]
 
     def pending(self, partitions: Iterable[int]) -> bool:
-        """Whether a message of these partitions is out, or could be."""
+        """Whether a message of these partitions is out, or could be; or waits for a retry, if they go: what `cut` has
+        left is tried in time."""
         wanted = set(partitions)
-        return any(lane.partition in wanted and lane.due is None for lane in self._lanes.values())
+        return any(
+            lane.partition in wanted and (lane.due is None or lane.partition in self._leaving)
+            for lane in self._lanes.values()
+        )
 
     def out(self, partitions: Iterable[int]) -> bool:
         """Whether a message of these partitions is out."""
@@ -236,6 +274,7 @@ class Lanes:
         return self.running > 0 and any(lane.running and lane.partition in wanted for lane in self._lanes.values())
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """Forget how far these partitions are finished."""
+        """Forget how far these partitions are finished, and that they go."""
         for partition in partitions:
             self._places.pop(partition, None)
+            self._leaving.pop(partition, None)

@@ -14,22 +14,30 @@ from typing import Any
 
 from tidelog.app.application import App
 
-__all__ = ["load", "target_of"]
+__all__ = ["NoTarget", "NotThere", "load", "target_of"]
 
 DEFAULT_NAME = "app"
+
+
+class NoTarget(TypeError, ValueError):
+    """Words that name no application: they are malformed, or what they name is something else."""
+
+
+class NotThere(LookupError):
+    """The module or the application that was named does not exist."""
 
 
 def load(target: str) -> App:
     """The application of `target`: "shop.billing:app", or a file, "shop/billing.py:app"; without a name it is "app".
 
     The current directory is looked at for modules, as `python -m` does; for a file its own directory.
-    Raises ValueError for a target that is none, LookupError if the module or the application is not there, TypeError if
-    it is something else, and whatever the module raises when it is imported.
+    Raises NoTarget for a target that is none or is something else, NotThere if the module or the application does not
+    exist, and whatever the module raises when it is imported.
     """
     where, _, name = target.partition(":")
     name = name or DEFAULT_NAME
     if not where:
-        raise ValueError(f"{target!r} names no module: write MODULE:APP or FILE.py:APP, for example shop.billing:app")
+        raise NoTarget(f"{target!r} names no module: write MODULE:APP or FILE.py:APP, for example shop.billing:app")
     module = _from_file(where) if where.endswith(".py") or os.sep in where else _by_name(where)
     found: Any = module
     for part in name.split("."):
@@ -38,16 +46,16 @@ def load(target: str) -> App:
         except AttributeError:
             apps = sorted(word for word, value in vars(module).items() if isinstance(value, App))
             hint = f"it has {', '.join(f'{where}:{word}' for word in apps)}" if apps else "it has no tidelog.App at all"
-            raise LookupError(f"{where} has no {name!r}: {hint}") from None
+            raise NotThere(f"{where} has no {name!r}: {hint}") from None
     if not isinstance(found, App):
-        raise TypeError(f"{target} is a {type(found).__name__}, not a tidelog.App")
+        raise NoTarget(f"{target} is a {type(found).__name__}, not a tidelog.App")
     return found
 
 
 def _from_file(path: str) -> ModuleType:
     full = os.path.abspath(path)
     if not os.path.isfile(full):
-        raise LookupError(f"there is no file {path}: give MODULE:APP or FILE.py:APP")
+        raise NotThere(f"there is no file {path}: give MODULE:APP or FILE.py:APP")
     name = os.path.splitext(os.path.basename(full))[0]
     _look_in(os.path.dirname(full))
     known = sys.modules.get(name)
@@ -55,7 +63,7 @@ def _from_file(path: str) -> ModuleType:
         return known
     spec = importlib.util.spec_from_file_location(name, full)
     if spec is None or spec.loader is None:
-        raise LookupError(f"{path} is no file of Python")
+        raise NotThere(f"{path} is no file of Python")
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(name)
     sys.modules[name] = module
@@ -70,6 +78,10 @@ def _from_file(path: str) -> ModuleType:
 
 
 def _by_name(name: str) -> ModuleType:
+    if not all(name.split(".")):
+        raise NoTarget(
+            f"{name!r} is no name of a module: write MODULE:APP or FILE.py:APP, for example shop.billing:app"
+        )
     _look_in(os.getcwd())
     try:
         return importlib.import_module(name)
@@ -77,11 +89,9 @@ def _by_name(name: str) -> ModuleType:
         # A module that it imports, and that is missing, is another matter.
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise
-        raise LookupError(
+        raise NotThere(
             f"there is no module {name!r} in {os.getcwd()} or installed: give MODULE:APP or FILE.py:APP"
         ) from None
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name!r} is no name of a module: {error}") from error
 
 
 def _look_in(directory: str) -> None:

@@ -1,7 +1,7 @@
 """What follows when a handler has returned, and what when it has raised?
 
-Floor 8: may import dead_letter, handler, hooks, envelope, errors, message. Thread rule: an `Outcome` may be used from
-any thread.
+Floor 8: may import dead_letter, handler, hooks, patterns, envelope, errors, message. Thread rule: an `Outcome` may be
+used from any thread.
 
 Returned: the value is sent on, or becomes the answer, before the message counts as handled. Raised: the message is
 tried again after a wait; when its attempts are used up it goes to the dead-letter channel, a request gets an error as
@@ -11,7 +11,7 @@ its answer, and where neither is there to take it the application stops, so that
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tidelog import envelope
@@ -20,6 +20,7 @@ from tidelog.app.handler import Handler
 from tidelog.app.hooks import Failure, Hooks
 from tidelog.errors import ChannelNotFound, DecodeError, Error
 from tidelog.message import Batch, Message
+from tidelog.patterns.reply import is_askers_fault
 
 if TYPE_CHECKING:
     from tidelog.app.channels import ChannelSpec
@@ -91,11 +92,17 @@ class Outcome:
         """Answer whoever asked; a message that asks for no answer gets none."""
         if message.reply_to is None:
             return
+        values = list(result) if isinstance(result, Iterator) else (result,)
         try:
-            for value in list(result) if isinstance(result, Generator) else (result,):
+            for value in values:
                 message.reply(value)
         except ChannelNotFound as error:  # the asker has gone: nobody is there to be told
             logger.debug("%s: the answer to %s has no receiver: %s", self.handler.name, place(message), error)
+        except Error as error:
+            if not is_askers_fault(error):
+                raise
+            # What was asked is done, and doing it again helps nobody.
+            logger.warning("%s: the question %s cannot be answered: %s", self.handler.name, place(message), error)
 
     def returned_batch(self, result: Any) -> None:
         """Send on what a handler of batches returned. It has no one key or id, as it comes from many messages."""
@@ -112,7 +119,7 @@ class Outcome:
             self._sends.send(result, key=None if key_of is None else key_of(result))
 
     def _is_many(self, result: Any) -> bool:
-        return isinstance(result, Generator) or (isinstance(result, list) and not self._lists_are_values)
+        return isinstance(result, Iterator) or (isinstance(result, list) and not self._lists_are_values)
 
     # --- raised ---
 
@@ -144,18 +151,25 @@ class Outcome:
                 f"message is handled again when it starts. Give the handler dead_letter= to put such messages aside"
             )
             raise Fatal(error)
+        refused: Error | None = None
         try:
             if self._dead is not None:
                 self._dead.put(message, error, attempt)
             if answer:
-                self._answer_error(message, error)
+                refused = self._answer_error(message, error)
         except Exception as failure:
             if not (isinstance(failure, Error) and failure.retriable):
                 raise Fatal(failure) from error
             logger.error("what failed at %s cannot be put aside yet: %s", place(message), failure)
             return STORAGE_WAIT_SECONDS
-        where = self._dead.name if self._dead is not None else "an error answer"
-        logger.error(
+        if self._dead is not None:
+            where, level, trace = self._dead.name, logging.ERROR, bared(error)
+        else:  # whoever asked is told, and may well have asked for what cannot be
+            where, level, trace = "an error answer", logging.WARNING, None
+        if refused is not None:
+            where = f"{where if self._dead is not None else 'nobody'}, and cannot be answered ({refused})"
+        logger.log(
+            level,
             "%s failed at %s after %d attempts, to %s: %s: %s",
             self.handler.name,
             place(message),
@@ -163,19 +177,21 @@ class Outcome:
             where,
             type_name(error),
             error,
-            exc_info=bared(error),
+            exc_info=trace,
         )
         self._report(message, error, attempt, "dead-letter" if self._dead is not None else "answer")
         return None
 
-    def _answer_error(self, message: Message[Any], error: Exception) -> None:
+    def _answer_error(self, message: Message[Any], error: Exception) -> Error | None:
+        """Answers with the error; or says why that is refused: a wrong return address is the asker's fault, and must
+        not stop the service for everybody else."""
         try:
             message.reply(None, error=error)
         except Error as refused:
             if refused.retriable:
                 raise
-            # A wrong return address is the asker's fault; it must not stop the service for everybody else.
-            logger.warning("%s: the question %s cannot be answered: %s", self.handler.name, place(message), refused)
+            return refused
+        return None
 
     def batch_failed(self, batch: Batch[Any], error: Exception) -> None:
         """A batch failed as a whole; it is handed over again message by message, which shows whose fault it was."""

@@ -3,8 +3,9 @@
 Floor 8: may import attempt, event_loop, intake, lanes, handler, outcome. Thread rule: `run` belongs to the receiving
 thread; everything shared with the workers is behind one lock, which is never held while a handler runs.
 
-One consumer receives for all workers. What they finish out of order stays uncommitted until what was before it is
-finished too. The workers are threads for plain functions, and tasks on the event loop for coroutines.
+One consumer receives for all workers. What is finished is committed at once by whoever finished it; what is finished
+out of order stays uncommitted until what was before it is finished too. The workers are threads for plain functions,
+and tasks on the event loop for coroutines.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tidelog.app.attempt import Attempt, AttemptAsync
 from tidelog.app.event_loop import EventLoop
 from tidelog.app.handler import Handler
-from tidelog.app.intake import COMMIT_SECONDS, IDLE_SECONDS, Intake
+from tidelog.app.intake import GAPS_SECONDS, IDLE_SECONDS, LOOK_SECONDS, Intake
 from tidelog.app.lanes import Lane, Lanes
 from tidelog.app.outcome import Outcome
 from tidelog.config import duration_ms
@@ -32,8 +33,6 @@ KEY_THREADS = 32
 KEY_TASKS = 256
 """And by coroutines."""
 RECEIVE_COUNT = 200
-GAPS_SECONDS = 5.0
-"""How long a partition that goes waits for messages that stand before finished ones."""
 
 
 class _ParallelLoop:
@@ -47,12 +46,10 @@ class _ParallelLoop:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._lanes = Lanes()
-        self._intake = Intake(handler, channel, self._lanes, self._changed)
-        self._intake.revoking = self._wait_out
+        self._intake = Intake(handler, channel, self._lanes, self._changed, self._wait_out)
         # What is read ahead only waits in memory, and is given up when a partition goes to somebody else.
         self._enough = max(RECEIVE_COUNT, 8 * limit)
         self._given_up = False
-        self._commits = handler.delivery == "at-least-once"
         self._patience = None if handler.max_processing is None else duration_ms(handler.max_processing, "") / 1000
         self._error: BaseException | None = None
         self.stopping = False
@@ -67,18 +64,23 @@ class _ParallelLoop:
         with self._changed:
             while (self._lanes.running or self._must_go_on()) and not self._given_up:
                 self._changed.wait(IDLE_SECONDS)
+            lost = len(self._lanes) - self._lanes.running
         self._intake.end()
+        if lost and not self._intake.commits:
+            self._intake.say_lost(lost)
         if self._error is not None:
             raise self._error
 
-    def stop(self) -> None:
-        """Hand out nothing more, except what stands before a message that is finished already."""
+    def stop(self, patience: float = GAPS_SECONDS) -> None:
+        """Hand out nothing more, except what stands before a message that is finished already: a retry among that is
+        waited for if it is due within `patience` seconds."""
         with self._changed:
-            if not self.stopping and self._commits:
-                self._lanes.cut()
+            if self._intake.commits:
+                self._lanes.cut(until=time.monotonic() + min(patience, GAPS_SECONDS))
             self.stopping = True
             self._kick()
             self._changed.notify_all()
+        self._intake.rouse()
 
     def finish(self, deadline: float) -> bool:
         """Wait for what is out until `deadline` (monotonic); False: it takes longer, and is given up."""
@@ -86,38 +88,45 @@ class _ParallelLoop:
             while (self._lanes.running or self._must_go_on()) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             self._given_up = True
+            self._kick()
             self._changed.notify_all()
             return self._lanes.running == 0
 
     def close(self) -> None:
         """Leave the group."""
-        self.stop()
+        self.stop(0.0)
         self._intake.close()
 
     def _round(self) -> None:
         lanes = self._lanes
         with self._changed:
-            full = lanes.ready >= self._enough
-            timeout = COMMIT_SECONDS if lanes else IDLE_SECONDS
             while self._stuck() and not self.stopping:  # not asking for more is how the group learns of it
-                self._changed.wait(COMMIT_SECONDS)
+                self._changed.wait(LOOK_SECONDS)
+            room = self._room(self._enough)
+            timeout = LOOK_SECONDS if lanes else IDLE_SECONDS
+        full = not room
         if full:
-            self._intake.pace(hold=True)
             with self._changed:
-                self._changed.wait_for(lambda: self.stopping or lanes.ready < self._enough // 2, COMMIT_SECONDS)
+                self._changed.wait_for(lambda: self.stopping or self._room(self._enough // 2), LOOK_SECONDS)
+                room = self._room(self._enough // 2)
             timeout = 0.0
-        batch = self._intake.receive(RECEIVE_COUNT, timeout)
+        self._intake.pace(hold=not room)
+        batch = self._intake.receive(room or 1, timeout)  # also without room: partitions may have to be given back
         if batch is not None:
             size = batch.nbytes // len(batch) + 1
             with self._changed:
-                if not (self.stopping and self._commits):  # else somebody else will have them
+                if not (self.stopping and self._intake.commits):  # else somebody else will have them
                     for message in batch:
                         lanes.put(message, message, size)
                 self._kick()
         self._intake.commit()
-        with self._changed:
-            full = lanes.ready >= self._enough // 2 and full
-        self._intake.pace(hold=full)
+
+    def _room(self, enough: int) -> int:
+        """How many messages may be received now; the lock is held. What is committed already waits for nothing, so that
+        an application that ends has nothing to lose but what it has in hand."""
+        if self._intake.commits:
+            return RECEIVE_COUNT if self._lanes.ready < enough else 0
+        return max(self._limit - self._lanes.held, 0)
 
     def _stuck(self) -> bool:
         """Whether a message is out for longer than its handler may take."""
@@ -126,23 +135,24 @@ class _ParallelLoop:
         oldest = self._lanes.oldest()
         return oldest is not None and time.monotonic() - oldest > self._patience
 
-    def _wait_out(self, partitions: list[int]) -> None:
+    def _wait_out(self, partitions: list[int], until: float) -> None:
         """Wait until what is left of partitions that go is done. What is out is waited for as long as it takes; what
-        only fills the gaps before it is given up after a while, and handled twice."""
-        until = time.monotonic() + GAPS_SECONDS
+        only fills the gaps before it is given up at `until`, and what ran ahead of it is handled twice."""
         with self._changed:
             while self._lanes.pending(partitions) and not self._given_up and self._error is None:
                 left = until - time.monotonic()
-                if left <= 0 and self._commits:
+                if left <= 0 and self._intake.commits:
                     self._lanes.drop(partitions)
                 self._changed.wait(min(left, IDLE_SECONDS) if left > 0 else IDLE_SECONDS)
 
     # --- in the workers ---
 
     def _must_go_on(self) -> bool:
-        """Whether something has to be handled although it stops: `cut` has left only what completes the commits; with
-        at-most-once everything is committed already, and would be lost."""
-        return self._error is None and not self._given_up and self._lanes.ready > 0
+        """Whether something has to be handled although it stops: `cut` has left only what completes the commits, now or
+        at a retry; with at-most-once everything is committed already, and would be lost."""
+        if self._error is not None or self._given_up:
+            return False
+        return bool(self._lanes) if self._intake.commits else self._lanes.ready > 0
 
     def _kick(self) -> None:
         """There may be something to take; the lock is held."""
@@ -153,6 +163,7 @@ class _ParallelLoop:
         with self._changed:
             if wait is None:
                 self._lanes.done(lane)
+                self._intake.commit_beside()
             else:
                 self._lanes.again(lane, time.monotonic() + wait)
             self._kick()
@@ -165,6 +176,7 @@ class _ParallelLoop:
             self._error = self._error or error
             self.stopping = True
             self._changed.notify_all()
+        self._intake.rouse()
 
 
 class ThreadLoop(_ParallelLoop):

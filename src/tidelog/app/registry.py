@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from tidelog.app.channels import AppChannel, ChannelLike, ChannelSpec
+from tidelog.app.channels import AppChannel, ChannelLike, ChannelSpec, spec_of
 from tidelog.app.declaring import make_handler
-from tidelog.app.handler import Concurrency, Handler
+from tidelog.app.handler import Concurrency, Handler, fits
 from tidelog.app.hooks import Failure, Hooks
 from tidelog.app.retry import Retries
-from tidelog.config import Carries, Duration, Retention
+from tidelog.config import ChannelOptions, Duration, check_channel_options
+from tidelog.names import check_channel
 
 if TYPE_CHECKING:
     from tidelog.log import Log
@@ -65,8 +66,9 @@ class Registry:
     @overload
     def queue(self, name: str, type: Any, **options: Any) -> AppChannel[Any]: ...
     def queue(self, name: str, type: Any = None, **options: Any) -> AppChannel[Any]:
-        """Declare a queue; it is created or opened when it is first used. The options are those of `log.queue`."""
-        return self._declare("queue", name, type, **options)
+        """Declare a queue; it is created or opened when it is first used. The options and errors are those of
+        `log.queue`; what is wrong with a name or an option is raised here."""
+        return self._declare("queue", name, type, options)
 
     @overload
     def topic(self, name: str, type: None = None, **options: Any) -> AppChannel[bytes]: ...
@@ -75,33 +77,29 @@ class Registry:
     @overload
     def topic(self, name: str, type: Any, **options: Any) -> AppChannel[Any]: ...
     def topic(self, name: str, type: Any = None, **options: Any) -> AppChannel[Any]:
-        """Declare a topic; it is created or opened when it is first used. The options are those of `log.topic`."""
-        return self._declare("topic", name, type, **options)
+        """Declare a topic; it is created or opened when it is first used. The options and errors are those of
+        `log.topic`; what is wrong with a name or an option is raised here."""
+        return self._declare("topic", name, type, options)
 
     def _declare(
         self,
         kind: Literal["queue", "topic"],
         name: str,
         type_: Any,
-        *,
-        reply: Any = None,
-        partitions: int | None = None,
-        retention: Retention = None,
-        carries: Carries | None = None,
-        codec: str | None = None,
-        **options: Any,
+        options: dict[str, Any],
     ) -> AppChannel[Any]:
-        spec = ChannelSpec(
-            name=name,
-            kind=kind,
-            type=type_,
-            reply=reply,
-            partitions=partitions,
-            carries=carries,
-            codec=codec,
-            retention=retention,
-            options=options,
-        )
+        check_channel(name)
+        check_channel_options(kind, options)
+        reply = options.pop("reply", None)
+        ChannelOptions.of(kind, **options)  # what is out of range shows here, not when the log is opened
+        own = {field: options.pop(field, None) for field in ("partitions", "carries", "codec", "retention")}
+        spec = ChannelSpec(name=name, kind=kind, type=type_, reply=reply, options=options, **own)
+        for known in self._channels:
+            if known.name == name and (known.kind, known.type) != (kind, type_):
+                raise ValueError(
+                    f"{name!r} is declared as a {known.kind} of {known.type} already, and now as a {kind} of {type_}: "
+                    f"declare it once, and use what that returned"
+                )
         self._channels.append(spec)
         return AppChannel(spec, self._its_log)
 
@@ -120,7 +118,7 @@ class Registry:
         delivery: Literal["at-least-once", "at-most-once"] = "at-least-once",
         start: Any = "earliest",
         max_processing: Duration | None = None,
-        batch: int = 1000,
+        batch: int | None = None,
     ) -> Callable[[F], F]:
         """Register a function for the messages of `channel`; it is returned as it is, so it can be called directly.
 
@@ -131,10 +129,15 @@ class Registry:
         many messages at once, or "key": as many as there are keys; messages of one key are always one after the other.
         `delivery`: "at-most-once" commits before the function is called. `start`: where a new group begins.
         `max_processing`: seconds after which a message that is still being handled loses its partition to another
-        member. `batch`: the most messages of a `Batch`.
+        member. `batch`: the most messages of a `Batch` (default 1000).
+
+        What is sent for one message has the id MESSAGE-ID.FUNCTION (of several: .0, .1 ... behind it), so that it is
+        the same when the message is handled again, and the correlation id and trace of the message. What a function of
+        a `Batch` returns comes from many: it has no id and no correlation id, and no key but what `key` answers.
 
         Raises TypeError or ValueError for what does not fit together.
         """
+        spec_of(channel, "queue")  # a forgotten @app.on(...) shows here
         names = _names_in_sight()
 
         def register(function: F) -> F:
@@ -173,8 +176,10 @@ class Registry:
         """Register a function that answers the questions of a queue: what it returns is the answer, what a generator
         yields are several, None is none. When its attempts are used up the error is the answer.
 
-        The options and errors are those of `on`.
+        The queue was declared with `reply=`, the type of its answers; where only its name is given, that is what the
+        function is annotated to return. The options and errors are those of `on`.
         """
+        spec_of(channel, "queue")
         names = _names_in_sight()
 
         def register(function: F) -> F:
@@ -205,11 +210,24 @@ class Registry:
                     f"{handler.name} would take half of its messages: "
                     + ("a queue has one receiver" if handler.channel.kind == "queue" else "give each its own group=")
                 )
+        self._check_types(handler)
         taken = {known.name for known in self._handlers}
         if handler.name in taken:
             number = next(number for number in range(2, len(taken) + 3) if f"{handler.name}-{number}" not in taken)
             handler = replace(handler, name=f"{handler.name}-{number}")
         self._handlers.append(handler)
+
+    def _check_types(self, new: Handler) -> None:
+        """Raise ValueError if a channel would have values of two types."""
+        known = [*self._channels, *(spec for handler in self._handlers for spec in _specs(handler))]
+        for spec in _specs(new):
+            for other in known:
+                if other.name != spec.name or None in (spec.type, other.type) or fits(other.type, spec.type):
+                    continue
+                raise ValueError(
+                    f"{new.name} has values of {spec.type} in {spec.name!r}, but elsewhere in {self.name} they are "
+                    f"{other.type}: make both the same type"
+                )
 
     # --- hooks ---
 
@@ -237,6 +255,10 @@ class Registry:
         self._refuse_late()
         self._hooks.add(moment, function)
         return function
+
+
+def _specs(handler: Handler) -> list[ChannelSpec]:
+    return [spec for spec in (handler.channel, handler.sends, handler.dead_letter) if spec is not None]
 
 
 def _names_in_sight() -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tidelog.app.application import App
 
-__all__ = ["STOPPED", "run_as_worker", "supervise", "worker_command"]
+__all__ = ["STOPPED", "check_count", "run_as_worker", "supervise", "worker_command"]
 
 logger = logging.getLogger("tidelog.app")
 
@@ -41,6 +41,14 @@ YOUNG_SECONDS = 10.0
 """A worker that lived longer is started again at once."""
 KILL_SECONDS = 5.0
 """How long a worker has beyond its application's drain_timeout, before it is killed."""
+
+
+def check_count(workers: object) -> None:
+    """Raise TypeError or ValueError unless it is a number of processes."""
+    if isinstance(workers, bool) or not isinstance(workers, int):
+        raise TypeError(f"workers={workers!r}: give a number of processes")
+    if workers < 1:
+        raise ValueError(f"workers={workers}: the least is 1")
 
 
 def worker_command(target: str) -> list[str]:
@@ -76,10 +84,7 @@ def supervise(command: Sequence[str], count: int, *, drain_timeout: float) -> in
     worker's application stopped because of an error. Raises KeyboardInterrupt after Ctrl-C, ValueError for a count
     below 1.
     """
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"workers={count!r}: give a number of processes")
-    if count < 1:
-        raise ValueError(f"workers={count}: the least is 1")
+    check_count(count)
     events: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
 
     def asked(number: int, _: FrameType | None) -> None:

@@ -58,7 +58,7 @@ _SCHEMAS: JSON = {
     },
     envelope.ERROR: {
         "type": "string",
-        "description": "The name of the error's type; only an answer that is an error has it.",
+        "description": "The name of the error's class; only an answer that is an error has it.",
         "examples": ["UnknownProduct"],
     },
     envelope.ERROR_TEXT: {
@@ -73,8 +73,16 @@ DEAD_LETTER: JSON = {
     "dead-letter-partition": {"type": "string", "description": "Its partition, in digits.", "examples": ["3"]},
     "dead-letter-offset": {"type": "string", "description": "Its offset there, in digits.", "examples": ["1742"]},
     "dead-letter-group": {"type": "string", "description": "The group that gave it up.", "examples": ["billing"]},
-    "error": {"type": "string", "description": "What the last error said.", "examples": ["no such product: tee"]},
-    "error-type": {"type": "string", "description": "The class of the last error.", "examples": ["LookupError"]},
+    envelope.ERROR: {
+        "type": "string",
+        "description": "The name of the last error's class.",
+        "examples": ["LookupError"],
+    },
+    envelope.ERROR_TEXT: {
+        "type": "string",
+        "description": "What the last error said.",
+        "examples": ["no such product: tee"],
+    },
     "attempts": {"type": "string", "description": "How often it was tried, in digits.", "examples": ["5"]},
     "traceback": {
         "type": "string",

@@ -8,13 +8,15 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 something is not there (store, channel, pa
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
-from tidelog.cli.common import CommandError, Exit, Parser, explain, version
+from tidelog.cli.common import CommandError, Exit, Parser, explain, spoken, version
 
 __all__ = ["COMMANDS", "main"]
 
@@ -58,6 +60,12 @@ The store is a directory or a URL: give it first, by -u/--url, or in $TIDELOG_UR
 """
 
 
+_OF_PROGRAMS = ("docs", "run")
+"""Commands whose errors are those of a program's own source: they name what is to be written there."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Why an output cannot be written. The log's own errors of this kind have a file name."""
+
+
 class _Command(Protocol):
     def configure(self, parser: Parser) -> None:
         """Add the command's arguments, description and examples."""
@@ -69,11 +77,16 @@ class _Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the program's own) and return its exit code; never raises for what users meet."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _stand_in()
     try:
         try:
-            return _dispatch(arguments)
-        finally:
-            sys.stdout.flush()
+            code = _dispatch(arguments)
+        except BaseException:
+            with suppress(OSError):  # what ended the command says more
+                sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
@@ -86,7 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("TIDELOG_LOG_LEVEL", "").lower() == "debug":
             raise
         text, code = explain(error)
-        print(f"tidelog: {text}", file=sys.stderr)
+        if arguments[0] not in _OF_PROGRAMS:
+            text = spoken(text)
+        if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+            _discard_stdout()
+            text = f"the output cannot be written: {error.strerror}; write it to somewhere else"
+        with suppress(OSError):
+            print(f"tidelog: {text}", file=sys.stderr)
         return code
 
 
@@ -119,6 +138,13 @@ def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, COMMANDS, 1)
     hint = f"did you mean `tidelog {close[0]}`?" if close else "see `tidelog --help`"
     return f"there is no command {name!r}; {hint}"
+
+
+def _stand_in() -> None:
+    """A program that was started with a closed stdin, stdout or stderr has none: it reads and writes nothing then."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # as long as the program
 
 
 def _discard_stdout() -> None:

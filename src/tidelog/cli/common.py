@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import enum
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def add_store(parser: Parser, operands: str = "") -> None:
     """Add -u/--url and the positional arguments; `operands` says in the help what may follow the store."""
     parser.add_argument("names", nargs="*", metavar=f"[STORE] {operands}".strip(), help=argparse.SUPPRESS)
     parser.add_argument("-u", "--url", metavar="STORE", help="directory or URL of the store (default: $TIDELOG_URL)")
+    parser.set_defaults(command=parser.prog)  # for errors of `split_names`
 
 
 def add_format(parser: Parser) -> None:
@@ -78,6 +80,20 @@ def add_format(parser: Parser) -> None:
     )
 
 
+def add_all(parser: Parser) -> None:
+    """Add --all, for lists that leave out what `shown` does."""
+    parser.add_argument(
+        "-a", "--all", action="store_true", help="list the reply channels that processes have for their questions too"
+    )
+
+
+def shown(name: str, everything: bool) -> bool:
+    """Whether a channel or group is to be listed: all but the reply channels that processes make for themselves."""
+    from tidelog.patterns.mailboxes import is_own
+
+    return everything or not is_own(name)
+
+
 def split_names(args: argparse.Namespace, least: int, most: int, what: str) -> tuple[str, list[str]]:
     """(store, other positionals) of a command that takes `least` to `most` positionals beside the store.
 
@@ -85,15 +101,23 @@ def split_names(args: argparse.Namespace, least: int, most: int, what: str) -> t
     URL or the directory of a store. Raises CommandError for a wrong number (`what` names what is taken) or no store.
     """
     names = list(args.names)
+    command = getattr(args, "command", "tidelog")
     store: str | None = args.url
     if store is None and names and (len(names) > most or looks_like_store(names[0])):
         store = names.pop(0)
     if not least <= len(names) <= most:
         got = " ".join(names) or "nothing"
-        raise CommandError(f"this command takes {what}, got {got}; see `tidelog --help`", Exit.USAGE)
+        raise CommandError(f"`{command}` takes {what}, got {got}; see `{command} --help`", Exit.USAGE)
     store = store or os.environ.get("TIDELOG_URL")
     if not store:
-        raise CommandError("no store was given; name its directory first, by -u STORE, or set TIDELOG_URL", Exit.USAGE)
+        understood = ""
+        if names:
+            why = "holds no store" if os.path.exists(names[0]) else "is no store that exists"
+            rest = "" if len(names) == 1 else f", with {' '.join(names[1:])},"
+            understood = f": {names[0]} {why}, and was taken{rest} for {what.removeprefix('at most ')}"
+        raise CommandError(
+            f"no store was given{understood}; name its directory first, by -u STORE, or set TIDELOG_URL", Exit.USAGE
+        )
     return store, names
 
 
@@ -200,6 +224,46 @@ def explain(error: BaseException) -> tuple[str, Exit]:
             return "out of memory; use smaller numbers or a machine with more memory", Exit.ERROR
     kind = type(error).__name__
     return f"{text or kind} ({kind}); for where it happened, set TIDELOG_LOG_LEVEL=debug and run it again", Exit.ERROR
+
+
+_LARGER = "send to a channel made with a larger --max-message"
+_SPOKEN = (
+    (
+        r"create it with log\.queue or log\.topic, or see `list\(log\)`",
+        "see `tidelog ls`, or create it: `tidelog create`",
+    ),
+    (r"`list\(log\)` or `tidelog ls`", "`tidelog ls`"),
+    (r"`list\(log\)`", "`tidelog ls`"),
+    (r"`list\(log\.groups\)`", "`tidelog groups`"),
+    (r"see `log\.can` for this engine and `tidelog doctor` for this host", "see `tidelog doctor`"),
+    (r"get the new one with log\[[^]]*\]", "run the command again"),
+    (r"([Gg])ive partition=", r"\1ive -p PARTITION"),
+    (r"([Gg])ive channel=", r"\1ive -c CHANNEL"),
+    (r"([Gg])ive group=", r"\1ive -g GROUP"),
+    (r"raise it with configure\(max_message_bytes=\.\.\.\), or send less", f"send less, or {_LARGER}"),
+    (r"or (open the channel with a larger max_message_bytes|raise max_message_bytes of the channel)", f"or {_LARGER}"),
+)
+
+
+def spoken(text: str) -> str:
+    """What the log says to programs, said to users of the command line: with commands and options."""
+    for pattern, said in _SPOKEN:
+        text = re.sub(pattern, said, text)
+    return text
+
+
+def write_file(path: str, text: str) -> None:
+    """Write `text` to `path`. Raises CommandError that says what is in the way, exit code 3 for a missing directory."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        folder = os.path.dirname(path)
+        if isinstance(error, FileNotFoundError) and folder and not os.path.isdir(folder):
+            raise CommandError(
+                f"{path} cannot be written: there is no directory {folder}; make it first", Exit.MISSING
+            ) from error
+        raise CommandError(f"{path} cannot be written: {error.strerror}; name another file", Exit.ERROR) from error
 
 
 def version() -> str:

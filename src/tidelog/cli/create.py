@@ -23,6 +23,8 @@ TYPES: dict[str, tuple[Any, str | None]] = {
     "msgpack": (Any, "msgpack"),
 }
 """What messages can be, as (type, codec) of `log.queue`."""
+OPTIONS = {"--partitions": "partitions", "--max-message": "max_message_bytes", "--segment": "segment_bytes"}
+"""What is called otherwise here than as a keyword of `log.queue`."""
 
 
 def configure(parser: Parser) -> None:
@@ -87,7 +89,10 @@ def run(args: argparse.Namespace) -> int:
                 segment_bytes=args.segment,
             )
         except (ValueError, TypeError) as error:
-            raise CommandError(str(error), Exit.USAGE) from error
+            text = str(error)
+            for option, keyword in OPTIONS.items():
+                text = text.replace(f"{keyword}=", f"{option} ")
+            raise CommandError(text, Exit.USAGE) from error
         count = channel.partitions
         print(
             f"created {args.kind} {name} ({args.type}, {number(count)} partition{'' if count == 1 else 's'}) "

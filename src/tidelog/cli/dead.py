@@ -44,8 +44,8 @@ COLUMNS = (
     Column("attempts", "tries", right=True),
     Column("redriven", "redriven", right=True),
     Column("done", "done", show=lambda done: "yes" if done else "no"),
-    Column("error_type", "error"),
-    Column("error", "says", show=short),
+    Column("error", "error"),
+    Column("error_text", "says", show=short),
     Column("value", None),
     Column("traceback", None),
 )
@@ -107,17 +107,12 @@ def place(text: str) -> tuple[int, int]:
 
 def chooser(args: argparse.Namespace) -> Callable[[Message[Any]], bool]:
     """Whether a dead letter is one of those that --where and --offset ask for."""
-    from tidelog.app.dead_letter import ERROR_TYPE
-
     wanted: list[tuple[str, bytes]] = args.where
     places: set[tuple[int, int]] = set(args.offset)
 
     def holds(message: Message[Any], name: str, value: bytes) -> bool:
         if name == "key":
             return message.key == value
-        if name == "error":
-            kind = message.headers.get(ERROR_TYPE, b"")
-            return value in (kind, kind.rpartition(b".")[2])
         return message.headers.get(name) == value
 
     def chosen(message: Message[Any]) -> bool:
@@ -158,6 +153,7 @@ def require_places(args: argparse.Namespace, channel: Channel[Any]) -> None:
 
 def row(message: Message[Any], done: bool) -> dict[str, Any]:
     """One dead letter as a row."""
+    from tidelog import envelope
     from tidelog.app import dead_letter
     from tidelog.app.redrive import redriven_times
 
@@ -177,8 +173,8 @@ def row(message: Message[Any], done: bool) -> dict[str, Any]:
         "attempts": int(attempts) if attempts is not None and attempts.isdecimal() else None,
         "redriven": redriven_times(message),
         "done": done,
-        "error_type": said(dead_letter.ERROR_TYPE),
-        "error": said(dead_letter.ERROR),
+        "error": said(envelope.ERROR),
+        "error_text": said(envelope.ERROR_TEXT),
         "value": message.raw,
         "traceback": said(dead_letter.TRACEBACK),
     }

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tidelog.cli.common import CommandError, Exit, Parser, describe
+from tidelog.cli.common import CommandError, Exit, Parser, describe, write_file
 from tidelog.cli.output import Column, emit
+from tidelog.errors import DecodeError
 
 STYLES = ("json", "yaml", "html")
 _BY_SUFFIX = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".html": "html", ".htm": "html"}
@@ -55,19 +56,21 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         sys.stdout.write(text)
     else:
-        Path(args.out).write_text(text, encoding="utf-8")
+        write_file(args.out, text)
         print(f"wrote {args.out} ({style})", file=sys.stderr)
     return Exit.OK
 
 
 def described(target: str) -> dict[str, Any]:
-    """The document of the application that `target` names. Raises CommandError (exit code 3) if it is not there."""
-    from tidelog.app.loading import load
+    """The document of the application that `target` names. Raises CommandError (exit code 2 or 3) if it is none."""
+    from tidelog.app.loading import NoTarget, NotThere, load
 
     try:
         app = load(target)
-    except LookupError as error:
-        raise CommandError(str(error.args[0] if error.args else error), Exit.MISSING) from error
+    except NoTarget as error:
+        raise CommandError(str(error), Exit.USAGE) from error
+    except NotThere as error:
+        raise CommandError(str(error), Exit.MISSING) from error
     return app.asyncapi()
 
 
@@ -87,7 +90,14 @@ def check(document: dict[str, Any], path: str, style: str) -> int:
     from tidelog.asyncapi.changes import compare
     from tidelog.asyncapi.text import read
 
-    changes = compare(read(Path(path).read_text(encoding="utf-8")), document)
+    try:
+        changes = compare(read(Path(path).read_text(encoding="utf-8")), document)
+    except UnicodeDecodeError as error:
+        raise CommandError(f"--check {path}: this is no description: its bytes are no text in UTF-8") from error
+    except DecodeError as error:
+        raise CommandError(f"--check {path}: {error}") from error
+    except (AttributeError, TypeError, LookupError) as error:  # what stands where AsyncAPI has something else
+        raise CommandError(f"--check {path}: this is no description that can be compared: {error}") from error
     rows = [
         {
             "effect": "breaking" if change.breaking else "compatible",

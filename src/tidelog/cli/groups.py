@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tidelog.cli.common import Exit, Parser, add_format, add_store, describe, looked_at, split_names
+from tidelog.cli.common import Exit, Parser, add_all, add_format, add_store, describe, looked_at, shown, split_names
 from tidelog.cli.ls import age
 from tidelog.cli.output import Column, emit, emit_json, number, seconds
 
@@ -54,9 +54,10 @@ def configure(parser: Parser) -> None:
     """Add the arguments of `groups`."""
     describe(
         parser,
-        "[STORE] [GROUP] [--delete [--yes]] [--format table|json|tsv]",
+        "[STORE] [GROUP] [--all] [--delete [--yes]] [--format table|json|tsv]",
         "List the consumer groups of a store; with GROUP, show its members and its partitions. A queue's one group\n"
-        "has the name of the queue. Lag counts messages; its time is the age of the oldest one that is not committed.",
+        "has the name of the queue. Lag counts messages; its time is the age of the oldest one that is not committed.\n"
+        "Those of the reply channels that processes have for their questions are listed with --all.",
         [
             "tidelog groups shop.log",
             "tidelog groups shop.log billing",
@@ -64,6 +65,7 @@ def configure(parser: Parser) -> None:
         ],
     )
     add_store(parser, "[GROUP]")
+    add_all(parser)
     parser.add_argument("--delete", action="store_true", help="remove GROUP and its committed offsets")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask before deleting")
     add_format(parser)
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         return delete(store, names[0], args.yes)
     with looked_at(store) as log:
         if not names:
-            rows = [row_of(group) for group in log.groups.describe()]
+            rows = [row_of(group) for group in log.groups.describe() if shown(group.name, args.all)]
             if not rows and args.format == "table":
                 print("no group has read anything yet", file=sys.stderr)
             else:

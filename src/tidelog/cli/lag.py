@@ -15,7 +15,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,15 @@ from tidelog.cli.common import (
     CommandError,
     Exit,
     Parser,
+    add_all,
     add_format,
     add_store,
     describe,
     explain,
     looked_at,
+    shown,
     split_names,
+    spoken,
 )
 from tidelog.cli.groups import lag_time
 from tidelog.cli.lag_rates import Rates, drains, drains_in
@@ -38,6 +41,7 @@ from tidelog.cli.output import Column, emit, is_terminal, number, tsv_cell, visi
 from tidelog.errors import Error
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from tidelog.group import Group
@@ -58,6 +62,8 @@ LIVE = (
 )
 WIDTHS = (16, 16, 7, 11, 11, 9, 9, 28)
 """Of the columns of LIVE where lines are written one by one and cannot be aligned afterwards."""
+NARROW = ("members", "in_per_s", "out_per_s", "drains", "lag_seconds", "channel")
+"""What a terminal leaves out, in this order, until the rest has room."""
 SORTS = ("group", "lag", "lag_seconds")
 """What `s` goes through."""
 
@@ -66,13 +72,15 @@ def configure(parser: Parser) -> None:
     """Add the arguments of `lag`."""
     describe(
         parser,
-        "[STORE] [GROUP] [--watch] [--interval 1s] [-c COUNT] [--format table|json|tsv]",
+        "[STORE] [GROUP] [--all] [--watch] [--interval 1s] [-c COUNT] [--format table|json|tsv]",
         "Show how many messages each consumer group is behind in each channel, and how old the oldest of them is.\n"
         "With --watch again and again, with messages in and out per second and when the lag will be gone: on a\n"
-        "terminal a live table (q quits, s sorts), elsewhere a line per group and channel each time.",
+        "terminal a live table (q quits, s sorts), elsewhere a line per group and channel each time.\n"
+        "The reply channels that processes have for their questions are shown with --all.",
         ["tidelog lag shop.log", "tidelog lag shop.log billing --watch", "tidelog lag shop.log --watch --format json"],
     )
     add_store(parser, "[GROUP]")
+    add_all(parser)
     parser.add_argument("-w", "--watch", action="store_true", help="look again and again")
     parser.add_argument(
         "--interval", type=parse.argument(parse.duration), default=None, metavar="TIME", help="between two looks (1s)"
@@ -88,22 +96,25 @@ def run(args: argparse.Namespace) -> int:
     if (args.interval or args.count) and not args.watch:
         raise CommandError("--interval and --count belong to --watch: add it", Exit.USAGE)
     if not args.watch:
-        rows = look(store, name)
+        rows = look(store, name, args.all)
         if not rows and args.format == "table":
             print("no group has read anything yet", file=sys.stderr)
         else:
             emit(NOW, rows, args.format)
         return Exit.OK
-    watching = Watching(store, name, args.interval.total_seconds() if args.interval else 1.0, args.count)
+    watching = Watching(store, name, args.all, args.interval.total_seconds() if args.interval else 1.0, args.count)
     if args.format == "table" and is_terminal(sys.stdout):
         return watching.draw()
     return watching.write(args.format)
 
 
-def look(store: str, name: str | None) -> list[dict[str, Any]]:
-    """A row for each group and channel, as it is now."""
+def look(store: str, name: str | None, everything: bool) -> list[dict[str, Any]]:
+    """A row for each group and channel, as it is now; `everything`: for reply channels of questions too."""
     with looked_at(store) as log:
-        groups = log.groups.describe() if name is None else [log.groups[name]]
+        if name is None:
+            groups = [group for group in log.groups.describe() if shown(group.name, everything)]
+        else:
+            groups = [log.groups[name]]
     return [row for group in groups for row in rows_of(group)]
 
 
@@ -129,9 +140,10 @@ def rows_of(group: Group) -> list[dict[str, Any]]:
 class Watching:
     """Looks `count` times (None: without end), every `interval` seconds."""
 
-    def __init__(self, store: str, name: str | None, interval: float, count: int | None) -> None:
+    def __init__(self, store: str, name: str | None, everything: bool, interval: float, count: int | None) -> None:
         self._store = store
         self._name = name
+        self._everything = everything
         self._interval = interval
         self._left = count
         self._rates = Rates()
@@ -166,7 +178,7 @@ class Watching:
 
         self._look()
         console = Console(highlight=False)
-        with _keys() as keys, Live(self._table(), console=console, auto_refresh=False, screen=True) as live:
+        with _keys() as keys, Live(self._table(console), console=console, auto_refresh=False, screen=True) as live:
             began = time.monotonic()
             while not self._done():
                 key = keys(began + self._interval)
@@ -179,8 +191,8 @@ class Watching:
                     self._look()
                 elif self._left is not None:
                     self._left += 1  # a key is no look
-                live.update(self._table(), refresh=True)
-        console.print(self._table())  # what was seen last stays in sight
+                live.update(self._table(console), refresh=True)
+        console.print(self._table(console))  # what was seen last stays in sight
         return Exit.OK
 
     def _done(self) -> bool:
@@ -191,11 +203,11 @@ class Watching:
     def _look(self) -> None:
         """Fill the rows. An error of the first look ends the command; later ones are told, and the watch goes on."""
         try:
-            rows = look(self._store, self._name)
+            rows = look(self._store, self._name, self._everything)
         except (Error, CommandError) as error:
             if not self._looked:
                 raise
-            self._trouble = explain(error)[0]
+            self._trouble = spoken(explain(error)[0])
             return
         self._looked = True
         self._trouble = ""
@@ -205,7 +217,19 @@ class Watching:
             row |= {"drains": drains(row), "drains_in_s": drains_in(row)}
         self._rows = rows
 
-    def _table(self) -> Table:
+    def _table(self, console: Console) -> Table:
+        """As many of the columns as the terminal has room for."""
+        columns = [column for column in LIVE if column.title is not None]
+        drawn = self._drawn(columns)
+        unbounded = console.options.update(max_width=10_000)
+        for name in NARROW:
+            if console.measure(drawn, options=unbounded).maximum <= console.width:
+                break
+            columns = [column for column in columns if column.name != name]
+            drawn = self._drawn(columns)
+        return drawn
+
+    def _drawn(self, columns: Sequence[Column]) -> Table:
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -222,11 +246,10 @@ class Watching:
             title_justify="right",
             caption=Text(self._trouble or ("" if rows else "no group has read anything yet"), style="bold"),
         )
-        shown = [column for column in LIVE if column.title is not None]
-        for column in shown:
+        for column in columns:
             drawn.add_column(column.title or "", justify="right" if column.right else "left", overflow="fold")
         for row in rows:
-            drawn.add_row(*(Text(visible(column.text(row))) for column in shown))
+            drawn.add_row(*(Text(visible(column.text(row))) for column in columns))
         return drawn
 
 

@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tidelog.cli.common import Exit, Parser, add_format, add_store, describe, looked_at, split_names
+from tidelog.cli.common import Exit, Parser, add_all, add_format, add_store, describe, looked_at, shown, split_names
 from tidelog.cli.output import Column, emit, number, seconds, size
 from tidelog.errors import ChannelNotFound, Error
 
@@ -62,11 +62,12 @@ def configure(parser: Parser) -> None:
     """Add the arguments of `ls`."""
     describe(
         parser,
-        "[STORE] [--format table|json|tsv]",
-        "List the channels of a store.",
+        "[STORE] [--all] [--format table|json|tsv]",
+        "List the channels of a store, without the reply channels that processes have for their questions.",
         ["tidelog ls shop.log", "tidelog ls shop.log --format json | jq '.[].channel'"],
     )
     add_store(parser)
+    add_all(parser)
     add_format(parser)
 
 
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """List; a channel that cannot be opened is listed with its error, and makes the exit code 1 or 4."""
     store, _ = split_names(args, 0, 0, "no other argument than the store")
     with looked_at(store) as log:
-        rows = [row for name in log if (row := _row(log, name)) is not None]
+        rows = [row for name in log if shown(name, args.all) and (row := _row(log, name)) is not None]
         broken = [row["failure"] for row in rows if row["failure"] is not None]
         if not rows and args.format == "table":
             print(f"no channels; make one with: tidelog create {store} CHANNEL", file=sys.stderr)

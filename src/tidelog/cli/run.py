@@ -44,7 +44,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; exit code 1 when it stopped because of an error."""
-    from tidelog.app.loading import load
+    from tidelog.app.loading import NoTarget, NotThere, load
 
     if args.workers < 1:
         raise CommandError(f"--workers {args.workers}: the least is 1", Exit.USAGE)
@@ -55,14 +55,20 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         app = load(args.target)
-    except LookupError as error:
-        if args.worker is not None:
-            return _stopped(error)
-        raise CommandError(str(error.args[0] if error.args else error), Exit.MISSING) from error
     except Exception as error:
         if args.worker is not None:
             return _stopped(error)
+        if isinstance(error, NoTarget):
+            raise CommandError(str(error), Exit.USAGE) from error
+        if isinstance(error, NotThere):
+            raise CommandError(str(error), Exit.MISSING) from error
         raise
+    if not app.handlers:
+        raise CommandError(
+            f"{args.target} has no handlers, so there is nothing to run: put @app.on(channel) above a function, and "
+            f"import the module that has it",
+            Exit.USAGE,
+        )
     if args.url is not None:
         app.relocate(args.url)
     if args.worker is not None:

@@ -16,7 +16,16 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 from tidelog.cli import parse
-from tidelog.cli.common import CommandError, Exit, Parser, add_store, describe, opened, split_names
+from tidelog.cli.common import (
+    CommandError,
+    Exit,
+    Parser,
+    add_store,
+    describe,
+    opened,
+    require_partition,
+    split_names,
+)
 from tidelog.cli.output import number
 from tidelog.compression import NAMES as COMPRESSIONS
 
@@ -71,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     sent = 0
     with opened(store) as log, _input(files[0] if files else None) as stream:
         channel = log[name]
+        require_partition(channel, args.partition)
         convert = converter(channel.codec.name, channel.codec.dtype)
         with log.producer(ack=args.ack, compression=args.compression) as producer:
             for lines in read_lines(stream):

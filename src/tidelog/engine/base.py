@@ -126,6 +126,10 @@ class Membership(Protocol):
     def generation(self) -> int:
         """Changes whenever members come, go or change, once that has been dealt with."""
 
+    @property
+    def active(self) -> bool:
+        """Whether the group counts on it; False: others have gone on without it, or it has left."""
+
     def attach(self, reader: Reader) -> None:
         """Let `reader` be told of changes, and take leases as this member."""
 

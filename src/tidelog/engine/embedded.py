@@ -410,7 +410,8 @@ class EmbeddedEngine:
         self._store.sync()
 
     def adopt(self, handle: Handle) -> None:
-        """Close `handle` when the engine is closed; the engine does not keep it alive. Raises Closed."""
+        """Close `handle` when the engine is closed; the engine does not keep it alive. Raises Closed, Forked."""
+        self._not_forked()  # before the lock, which another thread of the parent may have held
         with self._lock:
             if self._closing:
                 raise Closed(f"the log {self._name} was closed: open it again with tidelog.open")
@@ -452,13 +453,16 @@ class EmbeddedEngine:
             raise first
 
     def _alive(self) -> None:
+        self._not_forked()
+        if self._closed:
+            raise Closed(f"the log {self._name} was closed: open it again with tidelog.open")
+
+    def _not_forked(self) -> None:
         if os.getpid() != self._pid:
             raise Forked(
                 f"the log {self._name} was opened before fork(): handles do not survive it, call tidelog.open in "
                 f"the child"
             )
-        if self._closed:
-            raise Closed(f"the log {self._name} was closed: open it again with tidelog.open")
 
 
 def _memory_directory() -> MemoryDirectory:

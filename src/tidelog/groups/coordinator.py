@@ -95,6 +95,11 @@ class Coordinator:
         """Of the plan that is in force: it changes whenever members come, go or change."""
         return self._native.assigned
 
+    @property
+    def active(self) -> bool:
+        """Whether it is a member still; False: expelled, replaced, or it has left."""
+        return self._native.active
+
     # --- taking part ---
 
     def attach(self, reader: Reader) -> None:

@@ -24,7 +24,7 @@ from tidelog.errors import ChannelNotFound, Error, Locked, SchemaMismatch
 from tidelog.names import check_channel
 from tidelog.patterns.mailbox import Mailbox
 
-__all__ = ["Mailboxes", "drop_orphans"]
+__all__ = ["Mailboxes", "drop_orphans", "is_own"]
 
 PREFIX: Final = "reply."
 SEGMENT_BYTES = 4 << 20
@@ -34,6 +34,11 @@ ORPHAN_AGE_S = 60.0
 ORPHANS_AT_ONCE = 64
 
 _OWN = re.compile(r"reply\.[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
+
+
+def is_own(name: str) -> bool:
+    """Whether a channel, or the group that reads it, has the name of a process's own reply channel."""
+    return _OWN.fullmatch(name) is not None
 
 
 class Mailboxes:
@@ -68,7 +73,7 @@ class Mailboxes:
         if not isinstance(name, str):
             raise TypeError(f"durable= is a name, not {type(name).__name__}: give a str, the same after a restart")
         full = check_channel(PREFIX + name)
-        if not name or _OWN.fullmatch(full):
+        if not name or is_own(full):
             raise ValueError(f"durable={name!r} is kept for reply channels without a name: choose another")
         self._engine.names()
         with self._lock:
@@ -91,7 +96,7 @@ class Mailboxes:
 
 def drop_orphans(engine: Engine) -> int:
     """Drop reply channels without a name whose process is gone; answers how many."""
-    found = [name for name in engine.names() if _OWN.fullmatch(name)]
+    found = [name for name in engine.names() if is_own(name)]
     if not found:
         return 0
     owners = {row.group: row.owner_pid for row in engine.committed() if row.group == row.channel}

@@ -37,6 +37,10 @@ MAX_TEXT_CHARS = 4096
 Given: TypeAlias = "Mapping[str, Any] | Iterable[tuple[str, Any]] | None"
 
 
+ASKERS_FAULT = "the question's return address is wrong"
+"""Noted on an error whose cause is not the answer."""
+
+
 class _Target(NamedTuple):
     definition: Definition
     generation: int
@@ -63,14 +67,18 @@ class Answers:
         if engine is None or engine.closed:
             raise Closed("the log that the question came from was closed: open it again with tidelog.open")
         received = message.headers
-        name, partition = _address(message, received)
-        target = self._target(engine, name)
-        _check(target.definition, codec, message.channel)
-        if partition is not None and partition >= len(target.definition.partitions):
-            raise InvalidArgument(
-                f"the question wants its answer in partition {partition} of {name!r}, which has "
-                f"{len(target.definition.partitions)}: skip the question"
-            )
+        try:
+            name, partition = _address(message, received)
+            target = self._target(engine, name)
+            _check(target.definition, codec, message.channel)
+            if partition is not None and partition >= len(target.definition.partitions):
+                raise InvalidArgument(
+                    f"the question wants its answer in partition {partition} of {name!r}, which has "
+                    f"{len(target.definition.partitions)}: skip the question"
+                )
+        except (SchemaMismatch, InvalidArgument, DecodeError) as wrong:
+            wrong.add_note(ASKERS_FAULT)
+            raise
         own = _correlation(message, received)
         if error is not None:
             own += _error_headers(error)
@@ -106,6 +114,11 @@ class Answers:
                 del self._targets[next(iter(self._targets))]
             self._targets[name] = target
         return target
+
+
+def is_askers_fault(error: Exception) -> bool:
+    """Whether `Message.reply` raised it because of the return address, which answering again cannot mend."""
+    return ASKERS_FAULT in getattr(error, "__notes__", ())
 
 
 def answer_decoder(codec: Codec) -> Callable[[Message[Any], bytes], Any]:
@@ -203,7 +216,7 @@ def _encode(codec: Codec, value: Any, own: list[tuple[str, Any]]) -> bytes:
 
 def _error_headers(error: Any) -> list[tuple[str, Any]]:
     if isinstance(error, BaseException):
-        kind, text = type(error).__name__, str(error)
+        kind, text = type(error).__name__, envelope.error_text(error)
     elif isinstance(error, str):
         kind, text = "Error", error
     else:

@@ -25,7 +25,8 @@ What if something fails?
     LogModel         a Hypothesis state machine that holds the public API against a plain list
 
 An application is run in a test by `app.test()` (testing/harness.py). The pytest fixture `tide`, a log in a temporary
-directory, is there as soon as tidelog is installed. `strategies`, `AppMachine` and `LogModel` need hypothesis.
+directory, is there as soon as tidelog is installed. `strategies`, `AppMachine` and `LogModel` need hypothesis, which
+`pip install 'tidelog[testing]'` brings, with pytest.
 """
 
 from __future__ import annotations
@@ -73,9 +74,17 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a tool at its first use."""
-    if name in ("faults", "strategies"):
-        return importlib.import_module(f"tidelog.testing.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"tidelog.testing.{_HOMES[name]}"), name)
+    """Loads a tool at its first use. Raises ModuleNotFoundError, saying what to install, for one that needs more."""
+    try:
+        if name in ("faults", "strategies"):
+            return importlib.import_module(f"tidelog.testing.{name}")
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"tidelog.testing.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "hypothesis":
+            raise
+        raise ModuleNotFoundError(
+            f"tidelog.testing.{name} needs the package hypothesis: install it with pip install 'tidelog[testing]'",
+            name=error.name,
+        ) from error
     raise AttributeError(f"module 'tidelog.testing' has no attribute {name!r}")

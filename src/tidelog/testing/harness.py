@@ -10,7 +10,8 @@ the test's.
 The application's channels are opened in a log in memory. Its handlers run in the calling thread, when `run`, `advance`,
 `expect`, `ask` or `dead` are called, one after the other whatever their concurrency is. The clock of retries stands
 still until `advance` or `expect` turns it, so nothing ever sleeps. A handler that would stop the application raises its
-error from the call that ran it; at the next call it has been started again, and gets what it had not committed.
+error from the call that ran it; at the next call it has been started again, and gets what it had not committed. Leaving
+`with` without an exception runs what is left, so that no error of a handler stays unseen.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Harness:
         self._specs: dict[str, ChannelSpec] = {}
         self._expected: dict[str, Counter[tuple[int, int]]] = {}
         self._asked = 0
+        self._restless = False
         self.now = 0.0
         """Seconds on the clock of retries; 0 at the beginning."""
 
@@ -85,9 +87,17 @@ class Harness:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        failure: BaseException | None = None
+        if kind is None and not self._restless:
+            try:
+                self.run()
+            except BaseException as one:
+                failure = one
         first = self._app._hooks.run_all("before_stop")
         first = self._app._hooks.run_all("after_stop") or first
         self._close()
+        if failure is not None:
+            raise failure
         if kind is None and first is not None:
             raise first
 
@@ -114,6 +124,7 @@ class Harness:
         while sum(self._step(handler) for handler in self._app.handlers):
             rounds += 1
             if rounds > ROUNDS_MAX:
+                self._restless = True
                 raise RuntimeError(
                     f"the handlers have not come to rest in {ROUNDS_MAX} rounds: does one send to a channel that leads "
                     f"back to itself?"
