@@ -162,6 +162,8 @@ class Producer:
             return
         for channel in list(self._gathered):
             self._send_gathered(channel)
+        with self._sending:  # what another thread has taken out and not sent yet, the clock's above all
+            pass
         self._raise_failure()
 
     def close(self) -> None:

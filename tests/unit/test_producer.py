@@ -15,6 +15,7 @@ import pytest
 
 from tidelog import producer as producer_module
 from tidelog.errors import ChannelNotFound, Closed, NotSupported, SchemaMismatch, Timeout, TooLarge
+from tidelog.lingering import Gathering
 from tidelog.log import Log
 from tidelog.log import open as open_log
 from tidelog.message import Receipt
@@ -318,6 +319,25 @@ def test_many_threads_share_a_producer(tide: Log) -> None:
         offsets = [receipt.offset for receipt in mine]
         assert offsets == sorted(offsets)
         assert [found[receipt.result()] for receipt in mine] == [b"%d-%d" % (number, count) for count in range(500)]
+
+
+def test_flush_waits_for_what_the_clock_is_sending(tide: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tide.topic("events", partitions=1)
+    begun = threading.Event()
+    send = Gathering.send
+
+    def slowly(self: Gathering, *arguments: Any) -> None:
+        begun.set()
+        time.sleep(0.3)
+        send(self, *arguments)
+
+    monkeypatch.setattr(Gathering, "send", slowly)
+    producer = tide.producer(linger=0.001)
+    producer.send(events, b"x")
+    assert begun.wait(20)  # the clock's thread has taken it out
+    producer.flush()
+    assert [message.value for message in events.scan()] == [b"x"]
+    producer.close()
 
 
 def test_the_clock_ends_when_there_is_nothing_to_do(tide: Log) -> None:
