@@ -53,14 +53,21 @@ class _ParallelLoop:
         self._patience = None if handler.max_processing is None else duration_ms(handler.max_processing, "") / 1000
         self._error: BaseException | None = None
         self.stopping = False
+        self._receiving = False  # what is received and not in the lanes yet: `finish` must not overlook it
 
     # --- life, in the receiving thread ---
 
     def run(self) -> None:
         """Receive until `stop`, then wait for what is out as long as `finish` allows. Raises Fatal, and what does not
         pass by itself."""
-        while not self.stopping:
-            self._round()
+        self._receiving = True
+        try:
+            while not self.stopping:
+                self._round()
+        finally:
+            with self._changed:
+                self._receiving = False
+                self._changed.notify_all()
         with self._changed:
             while (self._lanes.running or self._must_go_on()) and not self._given_up:
                 self._changed.wait(IDLE_SECONDS)
@@ -85,7 +92,9 @@ class _ParallelLoop:
     def finish(self, deadline: float) -> bool:
         """Wait for what is out until `deadline` (monotonic); False: it takes longer, and is given up."""
         with self._changed:
-            while (self._lanes.running or self._must_go_on()) and (left := deadline - time.monotonic()) > 0:
+            while (self._receiving or self._lanes.running or self._must_go_on()) and (
+                left := deadline - time.monotonic()
+            ) > 0:
                 self._changed.wait(left)
             self._given_up = True
             self._kick()
@@ -214,6 +223,7 @@ class ThreadLoop(_ParallelLoop):
                         self._takers.notify()
                     return lane
                 self._takers.wait(None if due is None else max(due - now, 0.0))
+            self._threads -= 1  # what is received after this one ended gets another
             self._takers.notify_all()
             return None
 
@@ -227,6 +237,8 @@ class ThreadLoop(_ParallelLoop):
                 except Exception as error:
                     wait = self._outcome.failed(message, error, lane.attempts + 1)
             except BaseException as error:  # Fatal, and what is no Exception: SystemExit
+                with self._changed:
+                    self._threads -= 1
                 self._failed(lane, error)
                 return
             self._settle(lane, wait)
