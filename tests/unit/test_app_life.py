@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,12 +16,6 @@ from tidelog.app import App, Failure, Retry, inline, intake, parallel
 from tidelog.message import Message
 
 WAIT_SECONDS = 30.0
-
-
-@pytest.fixture
-def log() -> Iterator[tidelog.Log]:
-    with tidelog.open("memory:") as opened:
-        yield opened
 
 
 def until(holds: Callable[[], object], app: App | None = None) -> None:

@@ -28,12 +28,6 @@ class Order(msgspec.Struct):
     id: int
 
 
-@pytest.fixture
-def log() -> Iterator[tidelog.Log]:
-    with tidelog.open("memory:") as opened:
-        yield opened
-
-
 def until(holds: Callable[[], object], app: App | None = None) -> None:
     """Wait until something holds, as long as the application has no failure."""
     deadline = time.monotonic() + WAIT_SECONDS
