@@ -57,6 +57,12 @@ class Part:
     start: int = 0
     end: int = 0
     messages: list[Sent] = field(default_factory=list)
+    trimmed: list[Sent] = field(default_factory=list)
+    """Forgotten by the partition; a consumer that had read them before may still hand them over, in their order."""
+
+    def next_from(self, position: int) -> Sent:
+        """The first message from `position` on, trimmed or not: none is passed over without `OffsetOutOfRange`."""
+        return next(sent for sent in self.trimmed + self.messages if sent.offset >= position)
 
 
 @dataclass
@@ -261,6 +267,7 @@ class LogModel(RuleBasedStateMachine):
         before = part.start + round(share * (part.end - part.start))
         self.channels[name].trim(before, partition)
         part.start = before
+        part.trimmed += [sent for sent in part.messages if sent.offset < before]
         part.messages = [sent for sent in part.messages if sent.offset >= before]
 
     # --- receiving ---
@@ -315,7 +322,7 @@ class LogModel(RuleBasedStateMachine):
         assert bool(len(got)) == waiting or behind
         for message in got:
             position = now.position[message.partition]
-            sent = next(sent for sent in parts[message.partition].messages if sent.offset >= position)
+            sent = parts[message.partition].next_from(position)
             self._same(message, now.channel, message.partition, sent)
             now.position[message.partition] = sent.offset + 1
             if not self.manual:
