@@ -297,7 +297,8 @@ class Channel(Sender, Asking[T], Generic[T]):
     def trim(self, before: int | datetime, partition: int | None = None) -> None:
         """Remove the messages before an offset or a time, in one partition or in all; they are gone at once.
 
-        A consumer that had read some of them into memory still hands those over. An offset past the log end means everything. Raises ValueError or TypeError for arguments out of range.
+        A consumer that had read some of them into memory still hands those over. An offset past the log end means
+        everything. Raises ValueError or TypeError for arguments out of range.
         """
         opened = self._partition(partition)
         for number in range(len(opened.partitions)) if partition is None else (partition,):

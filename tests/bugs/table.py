@@ -30,7 +30,17 @@ class Bug:
 
 CRASH = Program(
     "crash/crash_points.c",
-    ("crash/children.c", "crash/members.c", "crash/model.c", "crash/plan.c", "crash/verify.c", "crash/work.c"),
+    (
+        "crash/appends.c",
+        "crash/catalogue.c",
+        "crash/children.c",
+        "crash/commits.c",
+        "crash/members.c",
+        "crash/model.c",
+        "crash/plan.c",
+        "crash/verify.c",
+        "crash/work.c",
+    ),
 )
 PROCESSES = Program("processes/survivors.c", ("processes/reader.c", "processes/shared.c", "processes/writer.c"))
 

@@ -85,7 +85,7 @@ typedef struct model {
     model_partition partition[MODEL_PARTITIONS];
 } model;
 
-#define MODEL_PASSING_CHANNEL "passing-by-----" /* 16 bytes; see work.c */
+#define MODEL_PASSING_CHANNEL "passing-by-----" /* 16 bytes; see catalogue.c */
 
 extern model *m;
 

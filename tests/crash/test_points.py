@@ -17,7 +17,8 @@ import pytest
 from tests import builds
 
 HERE = Path(__file__).parent
-SOURCES = [HERE / name for name in ("children.c", "members.c", "model.c", "plan.c", "verify.c", "work.c")]
+NAMES = ("appends.c", "catalogue.c", "children.c", "commits.c", "members.c", "model.c", "plan.c", "verify.c", "work.c")
+SOURCES = [HERE / name for name in NAMES]
 KILLS = 5000
 
 # Points of the core that no child of this lane comes by, and why.

@@ -277,7 +277,7 @@ def test_a_failed_sync_is_healed(run: Commands, store: Path) -> None:
     """A partition that refuses messages, as after a failed sync, takes them again; nothing that is on disk is lost."""
     kill_while_open(store)  # after a clean close the shared words are not what counts
     (store / "t-0" / "FAILED").write_text("t-0/x.log: errno 5\n")
-    overwrite(store / "shared", 364544 + 196, struct.pack("<I", 5))
+    overwrite(store / "shared", 626688 + 196, struct.pack("<I", 5))
     with pytest.raises(OSError, match="check"), open_log(store) as log:
         log["t"].send(b"no")
     ran = run("check", store)

@@ -3,8 +3,8 @@
  * Imports lock.h, checkpoint.h (its words), base.h. The file is mapped once per process and never unmapped; it is valid
  * for one boot. Layouts are little-endian and fixed under TL_SHARED_VERSION. Every word but the padding is read and
  * written with atomics; the comment beside a word says who may write it.
- * File: header page | 512 process slots | 1024 group rows | 512 member rows | blocks of 64 partitions (64 hot entries, then
- * 64 cold entries). */
+ * File: header page | 512 process slots | 1024 group rows | 512 member rows | 1024 producer rows | blocks of 64 partitions
+ * (64 hot entries, then 64 cold entries). */
 #ifndef TIDELOG_SHARED_H
 #define TIDELOG_SHARED_H
 
@@ -12,11 +12,12 @@
 #include "tidelog/lock.h"
 
 #define TL_SHARED_MAGIC 0x3164657261687374u /* "tshared1" */
-#define TL_SHARED_VERSION 2u
+#define TL_SHARED_VERSION 3u
 #define TL_LOCK_ABI 0x78000001u /* lock words: version 1; architecture and word size are added */
 #define TL_PROCESSES 512u
 #define TL_GROUPS 1024u
 #define TL_MEMBERS 512u
+#define TL_PRODUCERS 1024u
 #define TL_PARTITIONS (1u << 17)
 #define TL_BLOCK_PARTITIONS 64u
 
@@ -111,7 +112,12 @@ typedef struct tl_cold {
     int64_t segment_ms, retention_ms, retention_bytes; /* -1: no limit */
     uint32_t max_message_bytes;
     uint32_t retention_consumed;
-    uint64_t reserved[23];
+    uint64_t ids_complete; /* place up to which every message-id stands in the window of ids; 0: nothing is known */
+    uint64_t aborts;       /* aborted transactions noted in this boot; release-stored before readers may pass them */
+    int64_t id_age_ms;     /* how long, and */
+    uint32_t id_count;     /* among how many ids, a repeated id is a duplicate; 0: never */
+    uint32_t reserved_a;
+    uint64_t reserved[19];
     char directory[264]; /* name of the partition's directory, NUL-terminated */
 } tl_cold;
 
@@ -161,6 +167,23 @@ typedef struct tl_member_row {
     uint64_t reserved_c;
 } tl_member_row;
 
+#define TL_PRODUCER_NAME_BYTES 184u
+
+/* A named producer. Written under `transactions_lock`; `holder` is compared by every append under a partition's lock. A row
+ * that nobody owns and that has no transaction may be taken for another name: what must outlive it is in the checkpoint. */
+typedef struct tl_producer_row {
+    uint64_t holder;      /* bumped by each one that opens the name: whoever sees another value than its own is fenced */
+    int64_t producer_id;
+    uint32_t owner;       /* tl_owner of the process that has it open; 0: nobody */
+    uint32_t epoch;       /* 0 .. 32766; in force for what is appended next */
+    uint32_t epoch_end;   /* epochs below it are reserved in the checkpoint, durably */
+    uint32_t transaction; /* number of its open record + 1; 0: none */
+    uint32_t name_bytes;  /* 0: a free row */
+    uint32_t reserved_a;
+    uint64_t reserved[4];
+    char name[TL_PRODUCER_NAME_BYTES];
+} tl_producer_row;
+
 /* ready_set. 0: the words are not to be trusted. ALONE: they are true, but the store is being closed, its checkpoint may say
  * "clean" already, and only who has the gate alone may go on from them. */
 enum { TL_READY = 1, TL_READY_ALONE = 2 };
@@ -188,6 +211,14 @@ typedef struct tl_shared_header {
     uint32_t groups, members;            /* rows ever used */
     uint32_t arrivals;                   /* bumped when one joins or goes away: who watches processes looks again */
     uint64_t joined;                     /* the last place given out in the order of joining */
+    _Alignas(64) uint32_t transactions_lock; /* producer rows, and what states the records of transactions have */
+    uint32_t producers;                      /* rows ever used */
+    uint32_t transactions;                   /* records ever used in this boot */
+    uint32_t unfinished;                     /* records that are neither free nor done */
+    int64_t next_producer_id, producer_ids_end; /* of the block that the checkpoint has given out */
+    uint64_t next_transaction;               /* numbers of transactions; never goes back within a boot */
+    uint32_t transactions_failed;            /* errno of a failed sync of the records; sticky, 0: none */
+    uint32_t reserved_d;
 } tl_shared_header;
 
 _Static_assert(sizeof(tl_hot) == 256, "hot words of a partition fill four cache lines");
@@ -195,13 +226,16 @@ _Static_assert(sizeof(tl_cold) == 512, "cold entries fill eight cache lines");
 _Static_assert(sizeof(tl_process) == 64, "a process slot is a cache line");
 _Static_assert(sizeof(tl_group_row) == 64, "a group row is a cache line");
 _Static_assert(sizeof(tl_member_row) == 512 && offsetof(tl_member_row, since) == 64, "a member row fills eight lines");
+_Static_assert(sizeof(tl_producer_row) == 256, "a producer row fills four lines");
+_Static_assert(offsetof(tl_shared_header, transactions_lock) == 448, "documented in docs/format.md");
 _Static_assert(offsetof(tl_shared_header, groups_lock) == 384, "documented in docs/format.md");
 _Static_assert(sizeof(tl_shared_header) <= 4096, "the header is a page");
 
 #define TL_SHARED_PROCESSES_AT 4096u
 #define TL_SHARED_GROUPS_AT (TL_SHARED_PROCESSES_AT + TL_PROCESSES * 64u)
 #define TL_SHARED_MEMBERS_AT (TL_SHARED_GROUPS_AT + TL_GROUPS * 64u)
-#define TL_SHARED_BLOCKS_AT (TL_SHARED_MEMBERS_AT + TL_MEMBERS * 512u)
+#define TL_SHARED_PRODUCERS_AT (TL_SHARED_MEMBERS_AT + TL_MEMBERS * 512u)
+#define TL_SHARED_BLOCKS_AT (TL_SHARED_PRODUCERS_AT + TL_PRODUCERS * 256u)
 #define TL_BLOCK_BYTES (TL_BLOCK_PARTITIONS * (256u + 512u))
 #define TL_SHARED_BYTES (TL_SHARED_BLOCKS_AT + (size_t)(TL_PARTITIONS / TL_BLOCK_PARTITIONS) * TL_BLOCK_BYTES)
 
@@ -214,6 +248,9 @@ TL_INLINE tl_group_row *tl_shared_group(uint8_t *map, uint32_t row) {
 }
 TL_INLINE tl_member_row *tl_shared_member(uint8_t *map, uint32_t row) {
     return (tl_member_row *)(void *)(map + TL_SHARED_MEMBERS_AT) + row;
+}
+TL_INLINE tl_producer_row *tl_shared_producer(uint8_t *map, uint32_t row) {
+    return (tl_producer_row *)(void *)(map + TL_SHARED_PRODUCERS_AT) + row;
 }
 TL_INLINE tl_hot *tl_shared_hot(uint8_t *map, uint32_t slot) {
     uint8_t *block = map + TL_SHARED_BLOCKS_AT + (size_t)(slot / TL_BLOCK_PARTITIONS) * TL_BLOCK_BYTES;

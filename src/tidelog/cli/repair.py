@@ -25,7 +25,7 @@ from tidelog.cli.segments import Seal, Walk
 from tidelog.errors import Locked, from_oserror
 
 GATE_BYTE = 0
-SHARED_BLOCKS_AT = 364544
+SHARED_BLOCKS_AT = 626688
 SHARED_BLOCK_BYTES = 49152
 BLOCK_PARTITIONS = 64
 HOT_BYTES = 256
