@@ -20,6 +20,7 @@ pytestmark = pytest.mark.lane
 RUN = Path(__file__).with_name("run.py")
 SHORT = ("--seconds", "4", "--kills", "20", "--stops", "3", "--forks", "1", "--full", "0", "--operations", "80000")
 SAMPLE = 4
+ATTEMPTS = 5
 
 
 def run(*arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
@@ -61,9 +62,13 @@ def test_a_mistake_is_found(bug: str) -> None:
 
 
 def expect_found(bug: str) -> None:
-    """A short run with a mistake planted is told as one of the anomalies that it makes."""
-    done = run("--bug", bug, *SHORT, seconds=180)
-    print(done.stdout, done.stderr[-3000:])
-    assert done.returncode == 1, f"the run did not notice the mistake {bug}:\n{done.stdout}{done.stderr[-3000:]}"
+    """A short run with a mistake planted is told as one of the anomalies that it makes. Whether a mistake is made at all
+    hangs on who dies when, so a run that kept every promise is followed by another one."""
+    for attempt in range(ATTEMPTS):
+        done = run("--bug", bug, *SHORT, seconds=180)
+        print(done.stdout, done.stderr[-3000:])
+        if done.returncode or attempt == ATTEMPTS - 1:
+            break
+    assert done.returncode == 1, f"{ATTEMPTS} runs did not notice the mistake {bug}:\n{done.stdout}{done.stderr[-3000:]}"
     told = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert set(told) & set(BUGS[bug][1]), f"{bug} was to be told as one of {BUGS[bug][1]}:\n{done.stderr[-3000:]}"
