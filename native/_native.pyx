@@ -19,6 +19,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strlen
 
+from cgroups cimport *
 from ctidelog cimport *
 
 cdef extern from *:
@@ -32,9 +33,10 @@ from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import islice, repeat
+from os import getpid as _getpid
 from types import GenericAlias
 
-from tidelog.errors import Closed, DecodeError, NotSupported, SchemaMismatch, Timeout, TooLarge, from_native
+from tidelog.errors import Closed, DecodeError, Fenced, NotSupported, SchemaMismatch, Timeout, TooLarge, from_native
 
 include "glue/errors.pxi"
 include "glue/memory.pxi"
@@ -54,6 +56,10 @@ include "glue/arrow.pxi"
 include "glue/arrow_stream.pxi"
 include "glue/receipt.pxi"
 include "glue/skew.pxi"
+include "glue/transacting.pxi"
+include "glue/producing.pxi"
+include "glue/naming.pxi"
+include "glue/inlet.pxi"
 include "glue/outgoing.pxi"
 include "glue/beside.pxi"
 include "glue/sender.pxi"
@@ -62,4 +68,5 @@ include "glue/feed.pxi"
 include "glue/columns.pxi"
 include "glue/delivery.pxi"
 include "glue/reader.pxi"
+include "glue/transaction.pxi"
 include "glue/waiter.pxi"

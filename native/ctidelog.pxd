@@ -22,6 +22,7 @@ cdef extern from "tidelog/base.h" nogil:
         TL_ECLOSED
         TL_EFORKED
         TL_EFAILED
+        TL_ETXNSTATE
         TL_EFENCED
         TL_ENOTFOUND
         TL_EDROPPED
@@ -246,6 +247,8 @@ cdef extern from "tidelog/store.h" nogil:
         int64_t retention_bytes
         uint32_t max_message_bytes
         bint retention_consumed
+        uint32_t id_count
+        int64_t id_age_ms
 
     int tl_store_create_partitions(tl_store *store, const tl_partition_config *configs, size_t count, uint32_t *slots,
                                    tl_error *err)
@@ -284,69 +287,61 @@ cdef extern from "tidelog/store.h" nogil:
     size_t tl_store_processes(tl_store *store, tl_process_info *out, size_t room)
 
 
-cdef extern from "tidelog/groups.h" nogil:
-    enum:
-        TL_MEMBERS
-        TL_MEMBER_CHANNELS
+cdef extern from "tidelog/producers.h" nogil:
+    ctypedef struct tl_producer:
+        int64_t producer_id
 
-    ctypedef struct tl_member:
-        uint32_t index
-        uint32_t uses
-        uint32_t row
-        uint32_t number
+cdef extern from "tidelog/transactions.h" nogil:
+    ctypedef struct tl_transaction:
+        int16_t epoch
+        int64_t deadline_ns
 
-    ctypedef struct tl_member_options:
-        const char *name
-        size_t name_bytes
-        const char *strategy
-        size_t strategy_bytes
-        const uint32_t *channels
-        size_t channel_count
-        int64_t max_processing_ns
-        int64_t away_ns
+    int tl_transaction_begin(tl_producer *producer, int64_t timeout_ms, tl_transaction *out, tl_error *err)
+    int tl_transaction_offset(tl_transaction *transaction, uint32_t slot, tl_owner owner, uint32_t lease_epoch,
+                              int64_t offset, tl_error *err)
+    int tl_transaction_commit(tl_transaction *transaction, bint synced, tl_error *err)
+    int tl_transaction_abort(tl_transaction *transaction, tl_error *err)
+    int tl_transactions_finish_slot(tl_store *store, uint32_t offset_slot, tl_error *err)
+    int tl_partition_stable_end(tl_partition *partition, int64_t *offset, tl_error *err)
 
-    ctypedef struct tl_group_view:
-        uint64_t version
-        uint64_t assigned
-        size_t count
+cdef extern from "tidelog/ids.h" nogil:
+    ctypedef struct tl_message_id:
+        uint64_t hash[2]
 
-    ctypedef struct tl_member_info:
-        uint64_t id
-        uint32_t index
-        uint32_t pid
-        bint away
-        uint32_t channel_count
-        uint32_t name_bytes
-        uint32_t channels[64]
-        char name[96]
-        char strategy[24]
+    ctypedef struct tl_ids_info:
+        uint32_t ids
+        uint32_t slots
+        bint complete
 
-    uint64_t tl_member_id(const tl_member *member)
-    int tl_group_join(tl_store *store, const char *group, size_t group_bytes, const tl_member_options *options,
-                      tl_member *out, tl_error *err)
-    int tl_member_leave(tl_store *store, const tl_member *member, bint keep, tl_error *err)
-    bint tl_member_is_active(tl_store *store, const tl_member *member)
-    int tl_member_is_fenced(tl_store *store, const tl_member *member, const char *name, size_t name_bytes,
-                            tl_error *err)
-    void tl_member_handles(tl_store *store, const tl_member *member, int64_t since_ns)
-    const uint32_t *tl_member_turn(tl_store *store, const tl_member *member)
-    uint64_t tl_member_version(tl_store *store, const tl_member *member)
-    uint64_t tl_member_assigned(tl_store *store, const tl_member *member)
-    void tl_member_turned(tl_store *store, const tl_member *member)
-    int tl_group_view_of(tl_store *store, uint32_t number, tl_group_view *view, tl_member_info *infos, tl_error *err)
-    int tl_group_install(tl_store *store, const tl_member *member, uint64_t version, const uint32_t *slots,
-                         const int32_t *members, size_t count, tl_error *err)
-    int tl_group_targets(tl_store *store, const tl_member *member, const uint32_t *slots, int32_t *members,
-                         size_t count, tl_error *err)
-    int tl_member_claim(tl_store *store, const tl_member *member, uint32_t slot, uint32_t *epoch)
-    int tl_groups_sweep(tl_store *store)
-
+    void tl_ids_hash(uint64_t key, const void *id, size_t size_bytes, tl_message_id *out)
+    uint64_t tl_ids_key(tl_partition *partition)
+    int tl_ids_describe(tl_partition *partition, tl_ids_info *out, tl_error *err)
 
 cdef extern from "tidelog/log.h" nogil:
+    ctypedef struct tl_chunk:
+        uint8_t *bytes
+        size_t used
+        size_t room
+        tl_record *records
+        size_t count
+        size_t capacity
+
+    ctypedef int (*tl_unpack)(void *context, tl_chunk *chunk, const tl_batch *batch, size_t payload_at,
+                              size_t payload_bytes, tl_error *err) noexcept nogil
+
     ctypedef struct tl_appended:
         int64_t base_offset
         int64_t next_offset
         uint64_t tail
+        size_t answered
+        size_t duplicates
+        int32_t sequence
+
+    ctypedef struct tl_producing:
+        const tl_producer *producer
+        tl_transaction *transaction
+        int16_t epoch
+        int32_t sequence
 
     ctypedef struct tl_append:
         const tl_message *messages
@@ -358,6 +353,17 @@ cdef extern from "tidelog/log.h" nogil:
         int64_t max_timestamp_ms
         size_t bound_bytes
         const tl_batch_spec *spec
+        const tl_producing *producing
+        const tl_message_id *ids
+        tl_unpack unpack
+        void *unpack_context
+        bint no_ids
+        int64_t *offsets
+        uint8_t *duplicates
+
+    enum:
+        TL_DUPLICATE
+        TL_DUPLICATE_OF_THIS_CALL
 
     enum:
         TL_APPEND_TRY
@@ -367,6 +373,9 @@ cdef extern from "tidelog/log.h" nogil:
                             tl_error *err)
     int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags,
                                 tl_appended *result, tl_error *err)
+    void tl_partition_expect_id(tl_partition *partition, const void *id, size_t size_bytes, tl_message_id *out)
+    int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const tl_message_id *id,
+                                   tl_appended *result, tl_error *err)
     bint tl_partition_is_locked(const tl_partition *partition)
     int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns, tl_error *err)
     bint tl_partition_is_synced(const tl_partition *partition, uint64_t tail)
@@ -384,14 +393,6 @@ cdef extern from "tidelog/log.h" nogil:
         uint64_t place
         int64_t batch_offset
         bint located
-
-    ctypedef struct tl_chunk:
-        uint8_t *bytes
-        size_t used
-        size_t room
-        tl_record *records
-        size_t count
-        size_t capacity
 
     void tl_chunk_clear(tl_chunk *chunk)
     void tl_chunk_free(tl_chunk *chunk)
@@ -414,8 +415,6 @@ cdef extern from "tidelog/log.h" nogil:
     int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t row_bytes, uint8_t *rows, size_t room,
                                int64_t *offsets, int64_t *timestamps_ms, tl_chunk *keys, size_t *taken, size_t *need,
                                unsigned flags, tl_read_end *end, tl_error *err)
-    ctypedef int (*tl_unpack)(void *context, tl_chunk *chunk, const tl_batch *batch, size_t payload_at,
-                              size_t payload_bytes, tl_error *err) noexcept nogil
     int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t count, tl_chunk *chunk,
                              unsigned flags, tl_unpack unpack, void *context, size_t *failed, tl_error *err)
     int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets,
@@ -453,29 +452,11 @@ cdef extern from "tidelog/log.h" nogil:
     int tl_partition_check(tl_partition *partition, const tl_check_report *report, tl_error *err)
 
 
-cdef extern from "tidelog/skew.h" nogil:
-    enum:
-        TL_SKEW_KEY_BYTES
-
-    ctypedef struct tl_skew:
-        pass
-
-    ctypedef struct tl_skew_key:
-        uint32_t count
-        uint32_t error
-        uint32_t partition
-        uint32_t key_bytes
-        uint8_t key[32]
-
-    ctypedef struct tl_skew_view:
-        uint32_t samples
-        uint32_t keyless
-        int64_t since_ms
-        uint32_t keys
-        tl_skew_key key[128]
-
-    int tl_skew_open(tl_partition *first, tl_skew **out, tl_error *err)
-    void tl_skew_close(tl_skew *skew)
-    int tl_skew_note(tl_skew *skew, const uint8_t *key, size_t key_bytes, uint32_t partition)
-    int tl_skew_top(tl_skew *skew, uint32_t *certain, uint32_t *samples)
-    int tl_skew_look(tl_partition *first, tl_skew_view *out, tl_error *err)
+cdef extern from "tidelog/producers.h" nogil:
+    int32_t tl_sequence_after(int32_t sequence, int64_t count)
+    int tl_producer_open(tl_store *store, const char *name, size_t bytes, tl_producer *out, tl_error *err)
+    void tl_producer_close(tl_producer *producer)
+    bint tl_producer_is_fenced(const tl_producer *producer)
+    int16_t tl_producer_epoch(const tl_producer *producer)
+    int tl_producer_next(const tl_producer *producer, tl_partition *partition, int32_t *sequence, tl_error *err)
+    int tl_producer_last(const tl_producer *producer, tl_partition *partition, int64_t *offset, tl_error *err)

@@ -109,7 +109,8 @@ cdef class _Beside:
     cdef bint endless            # the same headers again and again
     cdef int64_t timestamp_ms    # one for all
     # of this round:
-    cdef object round_keys, round_ids, round_stamps
+    cdef object round_keys, round_stamps
+    cdef tuple round_ids
     cdef list round_headers
 
     cdef int begin(self, Channelled shared, object keys, object headers, object ids, object timestamp,

@@ -3,12 +3,17 @@
 # Leases: one slot of the table of committed offsets for each partition, claimed by compare-and-swap; a commit with a
 # lease that was taken over is refused (Fenced). A partition is read while its lease is held; without a group always.
 # What was handed over is owed until it is committed. One thread at a time.
+#
+# In a transaction nothing is committed here: the transaction takes what is owed with it. Until it has ended the assignment
+# stays as it is, because a partition that went would take the transaction down; and when it is given up, every partition
+# that owes something is read again from `since`.
 
 cdef enum:
     AT_LEAST_ONCE = 0  # commit when the next is asked for
     AT_MOST_ONCE = 1   # commit before handing over
     MANUAL = 2         # commit() only
     NO_GROUP = 3
+    IN_TRANSACTION = 4 # the transaction commits
 
 cdef tuple _MODES = ("at-least-once", "at-most-once", "manual", "none")
 
@@ -27,6 +32,9 @@ cdef class _Delivery(_Feed):
     cdef bint expellable      # it may cease to be a member while its process lives: limited, or another may take its name
     cdef tl_clock clock       # for asking_often()
     cdef int64_t told_ms      # when that told the group last
+    cdef _Transacting transacting  # the transaction that it takes part in, or None
+    cdef int own_mode         # the mode outside of it
+    cdef bint torn            # something handed over is not its own any more, so the transaction cannot be committed
 
     def __dealloc__(self):
         self.release_leases()
@@ -83,6 +91,12 @@ cdef class _Delivery(_Feed):
             if free:
                 code = tl_offsets_claim(self.table, entry.slot, word, self.me, &entry.epoch)
                 if code >= 0:
+                    # A transaction that is decided may still owe the slot its offset, and whoever has the lease reads it.
+                    with nogil:
+                        code = tl_transactions_finish_slot(native, entry.slot, &err)
+                    if code < 0:
+                        tl_offsets_release(self.table, entry.slot, self.me, entry.epoch)
+                        fail(code, &err)
                     entry.leased = entry.assigned = True
                     return 0
                 if code != TL_EAGAIN:
@@ -123,6 +137,7 @@ cdef class _Delivery(_Feed):
     cdef void give_lease(self, uint32_t i) noexcept:
         """Gives one lease back; the caller tells the group. What is owed stays uncommitted."""
         cdef _Entry *entry = &self.entries[i]
+        self.tear(i)
         self.forgive(i)
         entry.assigned = entry.paused = False
         if entry.leased:
@@ -134,6 +149,7 @@ cdef class _Delivery(_Feed):
         """Somebody else has the lease. Nothing more of this partition is handed over; the next call looks at the
         group."""
         self.drop_buffer()
+        self.tear(i)
         self.forgive(i)
         self.entries[i].leased = self.entries[i].assigned = self.entries[i].paused = False
         self.look_ns = 0
@@ -164,10 +180,11 @@ cdef class _Delivery(_Feed):
     cdef int check_expelled(self, bint wanted) except -1:
         """Raises Fenced when this is no member any more although something that was handed over waits for its commit,
         or one is `wanted`. It is said once; the next call that receives joins anew."""
-        cdef bint owed = self.owing_count > 0 and self.mode == AT_LEAST_ONCE
+        cdef bint owed = self.owing_count > 0 and (self.mode == AT_LEAST_ONCE or self.mode == IN_TRANSACTION)
         if not self.expellable or self.membership.is_active():
             return 0
         while self.owing_count:
+            self.tear(self.owing[self.owing_count - 1])
             self.forgive(self.owing[self.owing_count - 1])
         self.look_ns = 0
         if owed or wanted:
@@ -209,6 +226,7 @@ cdef class _Delivery(_Feed):
         code = tl_offsets_commit(self.table, entry.slot, self.me, entry.epoch, offset, tl_os.coarse_ms())
         if code < 0:
             self.failed_commit(i, code)
+        entry.since = offset
         return 0
 
     cdef int refuse_commit(self, uint32_t i) except -1:
@@ -277,6 +295,122 @@ cdef class _Delivery(_Feed):
                     self.owing[k] = self.owing[self.owing_count - 1]
                     self.owing_count -= 1
                     break
+
+    # --- in a transaction ---
+
+    cdef int take_part(self, _Transacting transacting) except -1:
+        """From now on `transacting` commits what is handed over, and what is owed already."""
+        self.enter()
+        try:
+            if self.transacting is not None:
+                self.leave_ended()
+            if self.transacting is not None:
+                raise RuntimeError("this consumer takes part in another transaction, which is open: leave that one first")
+            self.own_mode = self.mode
+            self.mode = IN_TRANSACTION
+            self.transacting = transacting
+            self.torn = False
+        finally:
+            self.leave()
+        return 0
+
+    cdef int check_part(self) except -1:
+        """Raises ValueError unless it may take part in a transaction."""
+        if self.mode == NO_GROUP:
+            raise ValueError("a consumer without a group (a tail) keeps no offsets that a transaction could commit: give "
+                             "one with a group, or leave it out")
+        if self.mode == AT_MOST_ONCE:
+            raise ValueError("this consumer is at-most-once: it commits before it hands over, so its messages cannot be "
+                             "part of a transaction: make it with delivery='at-least-once'")
+        return 0
+
+    cdef int hand_in(self, _Transacting transacting) except -1:
+        """Adds what is owed to the transaction, after enter(). Raises Fenced when some of that is lost to it, Closed
+        when it was closed."""
+        cdef uint32_t k, i
+        cdef tl_error err
+        cdef tl_owner me = self.me
+        cdef uint32_t slot, epoch
+        cdef int64_t handed
+        cdef int code
+        if not self.cancelled:
+            self.check_expelled(False)
+        if self.torn:
+            fail_plain(TL_EFENCED, f"the consumer of group {self.group!r} was closed, or lost a partition of which it had "
+                       f"handed something over, before the transaction was committed: nothing of it is visible",
+                       "whoever has the partition now gets the messages again: go on with what is received next")
+        for k in range(self.owing_count):
+            i = self.owing[k]
+            slot, epoch, handed = self.entries[i].slot, self.entries[i].epoch, self.entries[i].handed
+            with nogil:
+                code = tl_transaction_offset(&transacting.native, slot, me, epoch, handed, &err)
+            if code < 0:
+                fail(code, &err)
+        return 0
+
+    cdef int look_ended(self) except -1:
+        """leave_ended(), unless another thread is inside: that one then does it at its next call."""
+        if self.busy or self.cancelled or self.transacting is None:
+            return 0
+        return self.leave_ended()
+
+    cdef int leave_ended(self) except -1:
+        """Takes note that its transaction has ended, after enter()."""
+        cdef uint32_t i
+        cdef _Entry *entry
+        if self.transacting is None or self.transacting.state < TRANSACTION_COMMITTED:
+            return 0
+        if self.transacting.state == TRANSACTION_COMMITTED:
+            while self.owing_count:
+                i = self.owing[self.owing_count - 1]
+                self.entries[i].since = self.entries[i].handed
+                self.forgive(i)
+        elif self.owing_count:
+            self.drop_buffer()
+            while self.owing_count:
+                i = self.owing[self.owing_count - 1]
+                entry = &self.entries[i]
+                entry.cursor.offset = entry.since
+                entry.cursor.located = False
+                entry.finished = 0 <= entry.stop <= entry.since
+                self.forgive(i)
+        self.mode = self.own_mode
+        self.transacting = None
+        self.torn = False
+        return 0
+
+    cdef inline void tear(self, uint32_t i) noexcept:
+        """What a partition owes to the transaction is lost to it."""
+        if self.mode == IN_TRANSACTION and self.entries[i].owed:
+            self.torn = True
+
+    cdef bint stays(self) noexcept:
+        return (self.mode == IN_TRANSACTION and self.owing_count > 0
+                and self.transacting.state < TRANSACTION_COMMITTED
+                and tl_os.monotonic_ns() < self.transacting.deadline_ns)
+
+    cdef bint owe_before(self, uint32_t i, int64_t offset) noexcept:
+        """Of what was handed over of a partition only what stands before `offset` is owed; whether that is less."""
+        cdef _Entry *entry = &self.entries[i]
+        if not entry.owed or entry.handed <= offset:
+            return False
+        if offset <= entry.since:
+            self.forgive(i)
+        else:
+            entry.handed = offset
+        return True
+
+    cdef int give_back(self, uint32_t i, int64_t offset) except -1:
+        """What was handed over of a partition from `offset` on is handed over again, and not owed."""
+        cdef _Entry *entry = &self.entries[i]
+        if not self.owe_before(i, offset):
+            return 0
+        self.drop_buffer()
+        offset = max(offset, entry.since)
+        entry.cursor.offset = offset
+        entry.cursor.located = False
+        entry.finished = 0 <= entry.stop <= offset
+        return 0
 
     @cython.final
     cdef int commit_to(self, uint32_t i, int64_t offset) except -1:

@@ -16,6 +16,7 @@ cdef struct _Entry:
     uint64_t seen      # tail before the last look: what a sleeper compares with
     int64_t stop       # no message at or past this offset is handed over; -1: no such
     int64_t handed     # offset behind the last message handed over and not yet committed
+    int64_t since      # where it stood after its last commit or seek: what was handed over from there on is not committed
     int32_t number
     uint32_t slot, epoch
     bint assigned, paused, finished, leased, owed
@@ -315,6 +316,8 @@ cdef class _Feed:
 
     cdef bint turn_due(self):
         """Whether to call _turned(), seen from between two reads."""
+        if self.stays():
+            return False
         return (glue_load(self.turn_at) != self.turn_seen
                 or tl_store_generation(self.store.native) != self.generation
                 or (self.look_ns >= 0 and tl_os.monotonic_ns() >= self.look_ns))
@@ -354,6 +357,7 @@ cdef class _Feed:
         cdef tl_turn turn
         cdef tl_error err
         cdef int code
+        cdef bint stays
         turn.word = self.turn_at
         turn.seen = self.turn_seen
         for i in range(self.count):
@@ -364,17 +368,18 @@ cdef class _Feed:
         while True:
             self.store.open_native()
             part = self.slice_ns
+            stays = self.stays()
             now = tl_os.monotonic_ns()
             if until_ns >= 0:
                 if now >= until_ns:
                     return False
                 part = min(part, until_ns - now)
-            if self.look_ns >= 0:
+            if self.look_ns >= 0 and not stays:
                 part = max(min(part, self.look_ns - now), 0)
             self.asking(now)
             with nogil:
                 code = tl_store_wait(native, self.waited, self.seen, waiting, part, min(busy, part), &turn,
-                                     0 if self.turn_at == &self.no_turn else 1, &self.roused, &err)
+                                     0 if stays or self.turn_at == &self.no_turn else 1, &self.roused, &err)
             PyErr_CheckSignals()
             if code >= 0 or code == TL_ETURNED:
                 return True
@@ -388,6 +393,10 @@ cdef class _Feed:
             if self.turn_due():
                 return True
             busy = max(busy - part, 0)
+
+    cdef bint stays(self) noexcept:
+        """Whether the assignment must not change now; _Delivery knows."""
+        return False
 
     cdef void asking(self, int64_t now_ns) noexcept:
         """Told while it waits, at least every slice_ns; _Delivery tells the group."""

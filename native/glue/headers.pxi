@@ -111,6 +111,7 @@ cdef bytes encode_headers(object headers, object message_id, str type_name):
     cdef list parts = []
     cdef size_t total = 0
     cdef bytes name_bytes, value_bytes
+    cdef Py_ssize_t id_bytes = 0
     if headers is not None:
         for name, value in _pairs_of(headers):
             if type_name is not None and name == "type":
@@ -121,8 +122,7 @@ cdef bytes encode_headers(object headers, object message_id, str type_name):
             parts.append(value_bytes)
             total += _header_bytes(name_bytes, value_bytes)
     if message_id is not None:
-        if not isinstance(message_id, str):
-            raise TypeError(f"a message id is a str, not {type(message_id).__qualname__}")
+        id_text(message_id, &id_bytes)
         value_bytes = (<str>message_id).encode()
         parts.append(b"message-id")
         parts.append(value_bytes)

@@ -56,6 +56,11 @@ cdef object int32_array(Py_ssize_t count):
     return numpy().empty(count, "i4")
 
 
+cdef object bool_array(Py_ssize_t count):
+    """All False."""
+    return numpy().zeros(count, "?")
+
+
 cdef object int64_input(object values, str what):
     """`values` as a contiguous int64 array of one dimension. Raises TypeError for anything that is no integer."""
     np = numpy()

@@ -1,35 +1,18 @@
 # How do messages that are ready reach their partitions?
 #
-# The half of Sender that knows no Python values: it chooses partitions, splits a round of messages by partition keeping
-# their order, appends, compresses and syncs. Thread-safe: what it changes (sticky choice, scratch memory) is only
-# touched with the GIL held, and scratch in use by one thread makes the next one take fresh memory.
-#
-# Small appends keep the GIL and only try (TL_APPEND_TRY); anything that has to wait, or is larger than
-# RELEASE_FROM_BYTES, runs without the GIL on memory that the caller keeps alive.
+# The half of Sender that knows no Python values: it chooses partitions and splits a round of messages by partition keeping
+# their order. Thread-safe: what it changes (sticky choice, scratch memory) is only touched with the GIL held, and scratch in
+# use by one thread makes the next one take fresh memory.
 
 cdef enum:
     STICKY_BYTES = 16384         # Kafka's batch.size: so much goes to one partition before the next is chosen
     ROUND_MESSAGES = 8192
     ROUND_BYTES = 16 << 20       # of rows; between rounds signals are looked at
     SCRATCH_MESSAGES = 16384     # scratch of this many is kept
-    PATIENCE_NS = 1_000_000      # so long a sender that never waits tries to get a lock
-    NAP_NS = 20_000
 
 
-class WouldBlock(Exception):
-    """A sender that never waits would have had to. Its argument is the partition it had chosen: the same call with
-    `partition=`, on a thread that may wait, does it."""
-
-
-cdef class _Outlet:
-    cdef Store store
-    cdef list handles
-    cdef tl_partition **natives
-    cdef uint32_t partitions     # 0: not attached
-    cdef Channelled shared
-    cdef bint synced
-    cdef object partitioner, compress
-    cdef tl_batch_spec spec
+cdef class _Outlet(_Inlet):
+    cdef object partitioner
     cdef uint32_t sticky
     cdef int64_t sticky_left
     cdef uint64_t random
@@ -39,18 +22,33 @@ cdef class _Outlet:
     cdef tl_clock clock          # guarded by the GIL
     cdef int64_t skip            # messages until the next one that is sampled
     cdef _Sampler sampler
-    cdef bint never_waits        # WouldBlock instead of waiting, for callers that must not
+    cdef _Outlet lender          # whose `natives` these are, and who gets back what goes on: see borrow_from
+    cdef bint borrowing
 
     def __dealloc__(self):
-        tl_os.free(self.natives)
+        if self.borrowing and self.lender is not None:
+            self.lender.sticky, self.lender.sticky_left, self.lender.random = self.sticky, self.sticky_left, self.random
+            self.lender.skip = self.skip
+            if self.lender.scratch == NULL and not self.lender.scratch_busy:
+                self.lender.scratch, self.lender.scratch_room = self.scratch, self.scratch_room
+                self.scratch = NULL
+        if not self.borrowing:
+            tl_os.free(self.natives)
         tl_os.free(self.scratch)
 
-    cdef int check_open(self) except -1:
-        if self.partitions == 0:
-            raise TypeError("this sender is not attached to a channel")
-        if self.store.is_closed:
-            closed(f"the log of the channel {self.shared.name!r} was closed")
-        return 0
+    cdef void borrow_from(self, _Outlet lender) noexcept:
+        """Sends to the partitions of `lender`, goes on where that one stands in choosing and sampling, and with its scratch:
+        one that lives as long as a transaction would begin all of that anew too often."""
+        self.lender = lender
+        self.borrowing = True
+        self.natives = lender.natives
+        self.sticky, self.sticky_left, self.random = lender.sticky, lender.sticky_left, lender.random
+        self.sampler, self.skip = lender.sampler, lender.skip
+        if not lender.scratch_busy:
+            self.scratch, self.scratch_room = lender.scratch, lender.scratch_room
+            lender.scratch = NULL
+            lender.scratch_room = 0
+        self.partitions = lender.partitions
 
     # --- which partition ---
 
@@ -89,111 +87,6 @@ cdef class _Outlet:
             name = getattr(self.partitioner, "__qualname__", None) or type(self.partitioner).__qualname__
             raise type(error)(f"the partitioner {name} answered {answer!r}: {error}") from None
 
-    # --- appending to one partition ---
-
-    cdef int append(self, uint32_t number, const tl_append *what, bint small, tl_appended *result) except -1:
-        """Everything in `what` to one partition. On failure the exception says how many messages are in."""
-        cdef tl_partition *native = self.natives[number]
-        cdef unsigned flags = TL_APPEND_THROUGH_FILE if self.synced else 0
-        cdef tl_error err
-        cdef int code = TL_EAGAIN
-        cdef int64_t patience = -1
-        if small and not self.synced:
-            code = tl_partition_append(native, what, TL_APPEND_TRY, result, &err)
-            while code == TL_EAGAIN and self.never_waits:
-                self.be_patient(number, &patience)
-                code = tl_partition_append(native, what, TL_APPEND_TRY, result, &err)
-        elif self.never_waits:
-            raise WouldBlock(number)
-        if code == TL_EAGAIN:
-            result.base_offset = result.next_offset = 0
-            with nogil:
-                code = tl_partition_append(native, what, flags, result, &err)
-        if code < 0:
-            try:
-                fail(code, &err)
-            except Exception as error:
-                if result.next_offset > result.base_offset:
-                    error.add_note(f"{result.next_offset - result.base_offset} of the messages for partition {number} "
-                                   f"are in the log, from offset {result.base_offset} on")
-                raise
-        return 0
-
-    cdef int be_patient(self, uint32_t number, int64_t *until) except -1:
-        """After a try that failed: returns when the lock may be free. Raises WouldBlock once PATIENCE_NS have passed, or
-        when it is no lock that is in the way. *until: -1 at first."""
-        cdef tl_partition *native = self.natives[number]
-        cdef uint32_t nobody = 0
-        if until[0] < 0:
-            until[0] = tl_os.monotonic_ns() + PATIENCE_NS
-        elif not tl_partition_is_locked(native):
-            raise WouldBlock(number)
-        with nogil:
-            while tl_partition_is_locked(native) and tl_os.monotonic_ns() < until[0]:
-                tl_os.futex_wait(&nobody, 0, NAP_NS)  # a nap: whoever holds the lock may need this processor
-        if tl_os.monotonic_ns() >= until[0]:
-            raise WouldBlock(number)
-        return 0
-
-    cdef int append_packed(self, uint32_t number, const tl_message *messages, size_t count, _Place *place,
-                           int64_t *offsets) except -1:
-        """The same compressed, a batch at a time; `offsets` (may be NULL) gets the offset of every message."""
-        cdef size_t done = 0, taken, size_bytes, i
-        cdef tl_append what
-        cdef tl_appended result
-        cdef bytes records, packed
-        cdef int64_t newest
-        cdef uint8_t *out
-        memset(&what, 0, sizeof(what))
-        what.spec = &self.spec
-        while done < count:
-            taken = tl_batch_measure(messages + done, count - done, TL_BATCH_MAX_BYTES, &size_bytes)
-            records = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(size_bytes - TL_BATCH_HEADER_BYTES))
-            tl_batch_encode_records(<uint8_t *>PyBytes_AS_STRING(records), messages + done, taken)
-            packed = self.compress(records)
-            newest = messages[done].timestamp_ms
-            for i in range(done + 1, done + taken):
-                newest = max(newest, messages[i].timestamp_ms)
-            size_bytes = <size_t>PyBytes_GET_SIZE(packed)
-            out = <uint8_t *>take(TL_BATCH_HEADER_BYTES + size_bytes, 1)
-            try:
-                memcpy(out + TL_BATCH_HEADER_BYTES, PyBytes_AS_STRING(packed), size_bytes)
-                what.encoded = out
-                what.encoded_bytes = tl_batch_finish(out, 0, &self.spec, size_bytes, <int32_t>taken,
-                                                     messages[done].timestamp_ms, newest)
-                what.count = taken
-                what.max_timestamp_ms = newest
-                self.append(number, &what, what.encoded_bytes <= RELEASE_FROM_BYTES, &result)
-            finally:
-                tl_os.free(out)
-            if done == 0:
-                place.base_offset = result.base_offset
-            place.tail = result.tail
-            if offsets != NULL:
-                for i in range(taken):
-                    offsets[done + i] = result.base_offset + <int64_t>i
-            done += taken
-        place.count = count
-        return 0
-
-    cdef int append_messages(self, uint32_t number, const tl_message *messages, size_t count, size_t size_bytes,
-                             bint small, _Place *place, int64_t *offsets) except -1:
-        """`size_bytes`: of all keys, values and headers; 0: not known."""
-        cdef tl_append what
-        cdef tl_appended result
-        if self.compress is not None:
-            return self.append_packed(number, messages, count, place, offsets)
-        memset(&what, 0, sizeof(what))
-        what.messages = messages
-        what.count = count
-        if size_bytes > 0 and count > 1:
-            what.bound_bytes = tl_batch_bound(count, size_bytes)
-        self.append(number, &what, small, &result)
-        place.base_offset = result.base_offset
-        place.tail = result.tail
-        place.count = count
-        return 0
-
     # --- a round: many messages to one partition, or to those that `ids` names ---
 
     cdef _Part begin_part(self, size_t count, uint32_t only, uint32_t *ids):
@@ -211,49 +104,83 @@ cdef class _Outlet:
             memset(part.places, 0, self.partitions * sizeof(_Place))
         return part
 
-    cdef _Part send_messages(self, tl_message *messages, size_t count, size_t size_bytes, uint32_t only, uint32_t *ids):
-        """Appends `count` messages (`size_bytes` in all); the caller keeps alive what they point at."""
+    cdef _Part send_messages(self, tl_message *messages, size_t count, size_t size_bytes, uint32_t only, uint32_t *ids,
+                             tuple names=None):
+        """Appends `count` messages (`size_bytes` in all); the caller keeps alive what they point at. `names`: the ids that
+        callers gave them (str or None)."""
         cdef _Part part = self.begin_part(count, only, ids)
         cdef bint small = size_bytes <= RELEASE_FROM_BYTES
         cdef size_t i, first
         cdef size_t *starts = NULL
         cdef tl_message *ordered = NULL
+        cdef tl_message_id *hashes = NULL
         cdef int64_t *offsets = NULL
+        cdef uint8_t *duplicates = NULL
         cdef uint32_t number
-        if ids == NULL:
-            if self.compress is not None:
-                part.offsets = <int64_t *>take(count, sizeof(int64_t))
-            self.append_messages(only, messages, count, size_bytes, small, &part.place, part.offsets)
-            self.sample(messages, count, only, NULL)
-            return part
+        cdef bint repeats = self.may_repeat() or names is not None
+        if self.compress is not None or repeats:
+            part.offsets = <int64_t *>take(count, sizeof(int64_t))
+        if repeats:
+            part.duplicates = <uint8_t *>take(count, 1)
         try:
+            if names is not None:
+                hashes = <tl_message_id *>take(count, sizeof(tl_message_id))
+            if ids == NULL:
+                if names is not None:
+                    for i in range(count):
+                        hash_id(self.natives[only], names[i], &hashes[i])
+                self.append_messages(only, messages, count, size_bytes, small, hashes, &part.place, part.offsets,
+                                     part.duplicates)
+                self.sample_new(part, messages, count, only, NULL)
+                return part
             starts = <size_t *>take(<size_t>self.partitions + 1, sizeof(size_t))
             ordered = <tl_message *>take(count, sizeof(tl_message))
             group_by_id(ids, count, self.partitions, starts)
             for i in range(count):
+                if names is not None:
+                    hash_id(self.natives[ids[i]], names[i], &hashes[starts[ids[i]]])
                 ordered[starts[ids[i]]] = messages[i]
                 starts[ids[i]] += 1
             # starts[k] is now where k + 1 begins.
-            if self.compress is not None:
+            if part.offsets != NULL:
                 offsets = <int64_t *>take(count, sizeof(int64_t))
+            if part.duplicates != NULL:
+                duplicates = <uint8_t *>take(count, 1)
             first = 0
             for number in range(self.partitions):
                 if starts[number] > first:
-                    self.append_messages(number, ordered + first, starts[number] - first, 0, small, &part.places[number],
-                                         NULL if offsets == NULL else offsets + first)
+                    self.append_messages(number, ordered + first, starts[number] - first, 0, small,
+                                         NULL if hashes == NULL else hashes + first, &part.places[number],
+                                         NULL if offsets == NULL else offsets + first,
+                                         NULL if duplicates == NULL else duplicates + first)
                 first = starts[number]
             if offsets != NULL:
-                part.offsets = <int64_t *>take(count, sizeof(int64_t))
                 group_by_id(ids, count, self.partitions, starts)
                 for i in range(count):
                     part.offsets[i] = offsets[starts[ids[i]]]
+                    if duplicates != NULL:
+                        part.duplicates[i] = duplicates[starts[ids[i]]]
                     starts[ids[i]] += 1
-            self.sample(messages, count, only, ids)
+            self.sample_new(part, messages, count, only, ids)
         finally:
             tl_os.free(starts)
             tl_os.free(ordered)
+            tl_os.free(hashes)
             tl_os.free(offsets)
+            tl_os.free(duplicates)
         return part
+
+    cdef int sample_new(self, _Part part, const tl_message *messages, size_t count, uint32_t only,
+                        const uint32_t *ids) except -1:
+        """Samples what was appended, without the duplicates."""
+        cdef size_t i
+        if part.count_duplicates() == 0:
+            self.sample(messages, count, only, ids)
+            return 0
+        for i in range(count):
+            if part.duplicates[i] == 0:
+                self.sample(messages + i, 1, only if ids == NULL else ids[i], NULL)
+        return 0
 
     cdef _Part send_rows(self, tl_rows *rows, size_t first, size_t count, uint32_t only, uint32_t *ids):
         """Rows first .. first + count - 1; with `ids` (of those rows) each to its own partition. Takes over `ids`."""
@@ -265,7 +192,7 @@ cdef class _Outlet:
         cdef uint32_t number
         cdef tl_append what
         cdef tl_appended result
-        memset(&what, 0, sizeof(what))
+        self.prepare(&what)
         what.rows = rows
         if ids == NULL:
             what.first = first

@@ -38,6 +38,18 @@ cdef class Partition:
             fail(code, &err)
         return found.log_start, found.log_end
 
+    def stable_end(self):
+        """The last stable offset: before it there is no message of a transaction that is open (int)."""
+        cdef int64_t offset = -1
+        cdef tl_error err
+        cdef tl_partition *native = self.open_native()
+        cdef int code
+        with nogil:
+            code = tl_partition_stable_end(native, &offset, &err)
+        if code < 0:
+            fail(code, &err)
+        return offset
+
     def count_from(self, offset, /):
         """How many messages stand from `offset` to the log end (int); gaps in the offsets are none."""
         cdef tl_partition *native = self.open_native()

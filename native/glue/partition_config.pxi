@@ -10,6 +10,8 @@ cdef int _fill_config(
     object retention_bytes,
     object retention_consumed,
     object max_message_bytes,
+    object dedup_count,
+    object dedup_window_ms,
 ) except -1:
     memset(config, 0, sizeof(tl_partition_config))
     config.segment_bytes = segment_bytes
@@ -18,6 +20,8 @@ cdef int _fill_config(
     config.retention_bytes = retention_bytes
     config.retention_consumed = bool(retention_consumed)
     config.max_message_bytes = max_message_bytes
+    config.id_count = dedup_count
+    config.id_age_ms = dedup_window_ms
     return 0
 
 

@@ -115,7 +115,7 @@ cdef class Reader(_Delivery):
         self.enter()
         self.drop_buffer()
         self.forgive(i)
-        self.entries[i].cursor.offset = wanted
+        self.entries[i].cursor.offset = self.entries[i].since = wanted
         self.entries[i].cursor.located = False
         self.entries[i].finished = 0 <= self.entries[i].stop <= wanted
         self.leave()
@@ -170,8 +170,32 @@ cdef class Reader(_Delivery):
         if (self.mode != MANUAL or wanted < 0 or self.cancelled or self.store.is_closed
                 or not tl_store_is_open(self.store.native) or not self.entries[i].leased):
             return False
-        return tl_offsets_commit(self.table, self.entries[i].slot, self.me, self.entries[i].epoch, wanted,
-                                 tl_os.coarse_ms()) >= 0
+        if tl_offsets_commit(self.table, self.entries[i].slot, self.me, self.entries[i].epoch, wanted,
+                             tl_os.coarse_ms()) < 0:
+            return False
+        self.entries[i].since = wanted
+        return True
+
+    def _owe_before(self, index, offset, /):
+        """What commits everything that was handed over commits of a partition only what stands before `offset`."""
+        cdef uint32_t i = self.check_index(index)
+        cdef int64_t wanted = offset
+        self.enter()
+        try:
+            self.owe_before(i, wanted)
+        finally:
+            self.leave()
+
+    def _return(self, index, offset, /):
+        """What was handed over of a partition from `offset` on comes again, and is not committed by what commits
+        everything that was handed over."""
+        cdef uint32_t i = self.check_index(index)
+        cdef int64_t wanted = offset
+        self.enter()
+        try:
+            self.give_back(i, wanted)
+        finally:
+            self.leave()
 
     def _committed(self, index, /):
         """The committed offset of a claimed partition, None if there is none."""
@@ -302,6 +326,11 @@ cdef class Reader(_Delivery):
         try:
             if self.mode == NO_GROUP:
                 self.refuse_commit(0)
+            if self.mode == IN_TRANSACTION:
+                self.leave_ended()
+            if self.mode == IN_TRANSACTION:
+                raise RuntimeError("this consumer takes part in a transaction, which commits what it has handed over: "
+                                   "call commit() of the transaction, or leave its `with`")
             self.check_expelled(True)
             if upto is None:
                 self.settle()
@@ -336,11 +365,13 @@ cdef class Reader(_Delivery):
             if self.turning:
                 raise RuntimeError("on_assign and on_revoke are called while a message is asked for: they may commit, "
                                    "seek, pause and resume, and not receive")
+            if self.mode == IN_TRANSACTION:
+                self.leave_ended()
             if glue_load(self.turn_at) != self.turn_seen:
                 self.check_expelled(False)
             if self.mode == AT_LEAST_ONCE:
                 self.settle()
-            if glue_load(self.turn_at) != self.turn_seen:
+            if glue_load(self.turn_at) != self.turn_seen and not self.stays():
                 self.turn_over()
             while self.at >= self.end:
                 if self.turn_due():

@@ -18,6 +18,7 @@ cdef class Receipt:
     cdef uint64_t tail
     cdef int32_t number        # partition of the last message
     cdef tuple parts           # of _Part; None: one message
+    cdef bint repeated         # without parts: it was in the log already
 
     @property
     def partition(self):
@@ -38,6 +39,35 @@ cdef class Receipt:
     def done(self):
         """True: the messages are in the log."""
         return True
+
+    @property
+    def duplicate(self):
+        """Whether the message was in the log before, so that nothing was appended and its position is the first one's;
+        of several messages: whether all were."""
+        cdef _Part part
+        if self.parts is None:
+            return self.repeated
+        for part in self.parts:
+            if part.count_duplicates() < part.count:
+                return False
+        return self.total > 0
+
+    @property
+    def duplicates(self):
+        """Which of the messages were in the log before: bool array."""
+        cdef _Part part
+        cdef int64_t at = 0
+        out = bool_array(self.total)
+        cdef uint8_t *to = <uint8_t *>data_of(out) if self.total else NULL
+        if self.parts is None:
+            if self.total:
+                memset(to, self.repeated, <size_t>self.total)
+            return out
+        for part in self.parts:
+            if part.duplicates != NULL:
+                memcpy(to + at, part.duplicates, part.count)
+            at += <int64_t>part.count
+        return out
 
     def result(self, timeout=None, level=None):
         """The Position of the (last) message. level="synced" first waits until all of them are on disk.
@@ -107,7 +137,7 @@ cdef struct _Place:
 
 @cython.final
 cdef class _Part:
-    """What one round of appends did. `ids` and `offsets` are ours to free."""
+    """What one round of appends did. `ids`, `offsets` and `duplicates` are ours to free."""
 
     cdef list handles           # Partition, by number
     cdef _Place *places         # by partition number; of `only` alone when there are no ids
@@ -115,6 +145,7 @@ cdef class _Part:
     cdef uint32_t partitions, only
     cdef uint32_t *ids          # partition of each message; NULL: all went to `only`
     cdef int64_t *offsets       # of each message where a run took several appends; NULL: runs are dense
+    cdef uint8_t *duplicates    # of each message whether it was there before; NULL: none was
     cdef size_t count
 
     def __dealloc__(self):
@@ -122,6 +153,14 @@ cdef class _Part:
             tl_os.free(self.places)
         tl_os.free(self.ids)
         tl_os.free(self.offsets)
+        tl_os.free(self.duplicates)
+
+    cdef size_t count_duplicates(self) noexcept:
+        cdef size_t i, found = 0
+        if self.duplicates != NULL:
+            for i in range(self.count):
+                found += self.duplicates[i] != 0
+        return found
 
     cdef int sync(self, int64_t until, bint for_ever) except -1:
         cdef uint32_t i, number

@@ -126,7 +126,7 @@ cdef int send_entries(Sender self, object array, object keys, object headers, ob
             number = only
             if only == NO_PARTITION:
                 chosen = self.choose(messages, items, <Py_ssize_t>size, beside, &number)
-            parts.append(self.send_messages(messages, size, total + size * row_bytes, number, chosen))
+            parts.append(self.send_messages(messages, size, total + size * row_bytes, number, chosen, beside.round_ids))
         finally:
             self.give_back(messages)
         first += size

@@ -32,10 +32,11 @@ cdef class Sender(_Outlet):
         compress,
         codec_id,
         watch=None,
+        named=None,
     ):
         """Makes it send to `partitions` (by number) of a channel. `compress`: records -> bytes of the codec `codec_id`,
         or None. `partitioner`: (key, value, partitions) -> partition, or None for Kafka's rule. `watch`: told of keys
-        that are too hot, or None."""
+        that are too hot, or None. `named`: the Named as whom it sends, or None."""
         if self.partitions:
             raise RuntimeError("this sender is attached already")
         cdef list handles = list(partitions)
@@ -57,6 +58,10 @@ cdef class Sender(_Outlet):
         self.plain = shared.encode is None and compress is None and not synced
         self.typed = shared.type_of is not None
         self.max_message_bytes = shared.max_message_bytes
+        self.producing.sequence = -1
+        if named is not None:
+            self.producing.producer = (<Named?>named).open_native()
+            self.named = named
         self.random = 0
         tl_os.random(&self.random, sizeof(self.random))
         self.random |= 1
@@ -65,6 +70,31 @@ cdef class Sender(_Outlet):
         self.sampler = new_sampler(<Partition>handles[0], shared.name, count, watch)
         self.skip = self.sampler.gap() // 2
         self.partitions = count
+
+    def _within(self, _Transacting transacting, through, /):
+        """A sender that does the same, as part of a transaction of the producer as whom this one sends. `through`: a sync
+        will follow. It never syncs by itself."""
+        cdef Sender inner = Sender.__new__(Sender)
+        if self.partitions == 0 or self.named is None or transacting is None or self.named is not transacting.producer:
+            raise ValueError("a sender within a transaction is made of one of the same named producer")
+        inner.store = self.store
+        inner.handles = self.handles
+        inner.shared = self.shared
+        inner.partitioner = self.partitioner
+        inner.compress = self.compress
+        inner.spec = self.spec
+        inner.plain = self.shared.encode is None and self.compress is None
+        inner.typed = self.typed
+        inner.max_message_bytes = self.max_message_bytes
+        inner.never_waits = self.never_waits
+        inner.named = self.named
+        inner.producing = self.producing
+        inner.producing.sequence = -1
+        inner.producing.transaction = &transacting.native
+        inner.transacting = transacting
+        inner.through = through
+        inner.borrow_from(self)
+        return inner
 
     def _never_wait(self):
         """From now on `send` raises WouldBlock, and has sent nothing, where it would have to wait: for a lock that is held
@@ -75,19 +105,26 @@ cdef class Sender(_Outlet):
         """Appends one message and returns its Receipt.
 
         `value`: of the channel's type; `key`: bytes, str, int or None; `headers`: mapping or pairs of str to bytes or
-        str; `id`: a str that names the message (header message-id), and chooses the partition when there is no key;
+        str; `id`: a str that names the message (header message-id), and chooses the partition when there is no key. A
+        second message with the same id within the window of its partition is not appended: `receipt.duplicate`;
         `partition`: int, overrides the rule; `timestamp`: aware datetime or seconds since 1970, default now.
         Raises SchemaMismatch, TooLarge, ValueError, TypeError, NoSpace, StorageFailed, Locked, Closed.
         """
         cdef tl_message message
         cdef tl_appended result
+        cdef tl_append what
         cdef tl_error err
         cdef uint32_t number
         cdef int code
         cdef Py_ssize_t key_bytes = -1, value_bytes
         cdef const char *text
         cdef object data = value
-        cdef int64_t patience = -1
+        cdef int64_t patience = -1, first = 0
+        cdef Py_ssize_t id_bytes = 0
+        cdef const char *id_at = NULL
+        cdef tl_message_id hashed
+        cdef uint8_t repeated = 0
+        cdef _IdBlock block
         if self.partitions == 0 or self.store.is_closed:
             self.check_open()
         if type(value) is not bytes or not self.plain:
@@ -108,9 +145,29 @@ cdef class Sender(_Outlet):
                     key_bytes = PyBytes_GET_SIZE(key)
         if value_bytes + max(key_bytes, 0) > self.max_message_bytes:
             self.too_large(value_bytes, key_bytes, "")
+        if id is not None:
+            id_at = id_text(id, &id_bytes)
+        if partition is not None:
+            number = self.check_partition(partition)
+        elif self.partitioner is not None:
+            number = self.ask_partitioner(
+                None if key_bytes < 0 else PyBytes_FromStringAndSize(<char *>message.key, key_bytes), value)
+        elif self.partitions == 1 and (key_bytes >= 0 or id_at != NULL):
+            number = 0
+        elif message.key != NULL:
+            number = tl_partition_of(tl_murmur2(message.key, <size_t>key_bytes), self.partitions)
+        elif id is not None:
+            number = tl_partition_of(tl_murmur2(id_at, <size_t>id_bytes), self.partitions)
+        else:
+            number = self.stick(value_bytes)
+        if id_at != NULL:
+            tl_partition_expect_id(self.natives[number], id_at, <size_t>id_bytes, &hashed)
         message.headers = NULL
         message.headers_bytes = 0
-        if headers is not None or id is not None or self.typed:
+        if id_at != NULL and headers is None and not self.typed and id_bytes <= SHORT_ID_BYTES:
+            message.headers_bytes = <uint32_t>put_id_block(&block, id_at, <size_t>id_bytes)
+            message.headers = block.at
+        elif headers is not None or id is not None or self.typed:
             headers = self.shared.header_block(headers, id, value)
             if headers is not None:
                 message.headers = <const uint8_t *>PyBytes_AS_STRING(headers)
@@ -119,33 +176,40 @@ cdef class Sender(_Outlet):
         message.value_bytes = <int32_t>value_bytes
         message.key_bytes = <int32_t>key_bytes
         message.timestamp_ms = tl_clock_ms(&self.clock) if timestamp is None else milliseconds(timestamp)
-        if partition is not None:
-            number = self.check_partition(partition)
-        elif self.partitioner is not None:
-            number = self.ask_partitioner(
-                None if key_bytes < 0 else PyBytes_FromStringAndSize(<char *>message.key, key_bytes), value)
-        elif message.key != NULL:
-            number = tl_partition_of(tl_murmur2(message.key, <size_t>key_bytes), self.partitions)
-        elif id is not None:
-            number = tl_partition_of(tl_murmur2(PyUnicode_AsUTF8AndSize(id, &key_bytes), <size_t>key_bytes),
-                                     self.partitions)
-        else:
-            number = self.stick(value_bytes)
-        if (self.synced or self.compress is not None or message.headers != NULL
-                or value_bytes + key_bytes > RELEASE_FROM_BYTES):
+        if (self.synced or self.compress is not None or (message.headers != NULL and id_at == NULL)
+                or value_bytes + key_bytes + message.headers_bytes > RELEASE_FROM_BYTES):
             value_bytes += message.headers_bytes
-            return self.receipt_of([self.send_messages(&message, 1, <size_t>value_bytes, number, NULL)])
-        code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
-        while code == TL_EAGAIN and self.never_waits:
-            self.be_patient(number, &patience)
+            return self.receipt_of([self.send_messages(&message, 1, <size_t>value_bytes, number, NULL,
+                                                       None if id is None else (id,))])
+        if self.named is not None or id_at != NULL:
+            code = TL_EAGAIN
+            if id_at != NULL and self.named is None:
+                code = tl_partition_append_one_id(self.natives[number], &message, &hashed, &result, &err)
+                repeated = result.duplicates
+            if code == TL_EAGAIN:
+                repeated = 0
+                self.prepare(&what)
+                what.messages = &message
+                what.count = 1
+                if id_at != NULL:
+                    self.look_for(&what, &hashed, &first, &repeated)
+                self.append(number, &what, True, &result)
+            elif code < 0:
+                fail(code, &err)
+        else:
             code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
-        if code == TL_EAGAIN:
-            with nogil:
-                code = tl_partition_append_one(self.natives[number], &message, 0, &result, &err)
-        if code < 0:
-            fail(code, &err)
-        self.sample(&message, 1, number, NULL)
+            while code == TL_EAGAIN and self.never_waits:
+                self.be_patient(number, &patience)
+                code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
+            if code == TL_EAGAIN:
+                with nogil:
+                    code = tl_partition_append_one(self.natives[number], &message, 0, &result, &err)
+            if code < 0:
+                fail(code, &err)
+        if not repeated:
+            self.sample(&message, 1, number, NULL)
         cdef Receipt receipt = Receipt.__new__(Receipt)
+        receipt.repeated = repeated
         receipt.handle = <Partition>PyList_GET_ITEM(self.handles, number)
         receipt.at = result.base_offset
         receipt.total = 1
@@ -158,7 +222,8 @@ cdef class Sender(_Outlet):
 
         `values`: any iterable; for a channel of a numpy dtype also an array or a dict of columns. `keys`: a parallel
         iterable, a function of the value, or, for rows, the name of a field. `headers`: one mapping for all, or a
-        parallel sequence of mappings (None: none). `ids`: parallel str. `timestamp`: one for all, or parallel.
+        parallel sequence of mappings (None: none). `ids`: parallel str (None: none); `receipt.duplicates` says which were
+        there before, and of two with one id in a call the second is a duplicate. `timestamp`: one for all, or parallel.
         Without keys a whole call goes to one partition. Raises as `send`, and ValueError for parallel lists of other
         lengths; a note on the exception says how many messages are in the log already.
         """
@@ -232,7 +297,7 @@ cdef class Sender(_Outlet):
                 datas = tuple(datas)
             if only == NO_PARTITION:
                 chosen = self.choose(messages, items, count, beside, &only)
-            part = self.send_messages(messages, <size_t>count, <size_t>total, only, chosen)
+            part = self.send_messages(messages, <size_t>count, <size_t>total, only, chosen, beside.round_ids)
         finally:
             self.give_back(messages)
         return part

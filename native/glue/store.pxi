@@ -20,6 +20,7 @@ cdef class Store:
 
     cdef tl_store *native
     cdef bint is_closed, needs_ready
+    cdef object opened_by     # number of the process; in its forked children nothing of the store can be used
     cdef object recovery_facts
     cdef object __weakref__
 
@@ -47,6 +48,7 @@ cdef class Store:
         if code < 0:
             fail(code, &err)
         self.native = native
+        self.opened_by = _getpid()
         self.needs_ready = state == TL_STORE_RECOVERED
         self.recovery_facts = {
             "clean": <bint>recovery.clean,
@@ -157,6 +159,8 @@ cdef class Store:
         retention_bytes,
         retention_consumed,
         max_message_bytes,
+        dedup_count=100_000,
+        dedup_window_ms=600_000,
         first_partition=0,
     ):
         """Creates partitions first_partition, first_partition + 1, ... of a channel in these directories, durably, all
@@ -171,7 +175,7 @@ cdef class Store:
         cdef uint32_t first = first_partition
         cdef tl_partition_config common
         _fill_config(&common, segment_bytes, segment_ms, retention_ms, retention_bytes, retention_consumed,
-                     max_message_bytes)
+                     max_message_bytes, dedup_count, dedup_window_ms)
         memcpy(common.channel, PyBytes_AS_STRING(channel), 16)
         cdef tl_error err
         cdef int code
@@ -207,12 +211,14 @@ cdef class Store:
         retention_bytes,
         retention_consumed,
         max_message_bytes,
+        dedup_count=100_000,
+        dedup_window_ms=600_000,
     ):
         """Changes the configuration of partitions, durably; units as in create_partitions."""
         cdef tl_store *native = self.open_native()
         cdef tl_partition_config common
         _fill_config(&common, segment_bytes, segment_ms, retention_ms, retention_bytes, retention_consumed,
-                     max_message_bytes)
+                     max_message_bytes, dedup_count, dedup_window_ms)
         cdef tl_error err
         cdef int code
         cdef size_t count = len(slots)

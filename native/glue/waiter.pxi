@@ -207,7 +207,7 @@ cdef class Waiter:
                     memcpy(natives + count, watch.natives, watch.count * sizeof(void *))
                     memcpy(seen + count, watch.seen, watch.count * sizeof(uint64_t))
                     count += watch.count
-                    if watch.reader.turn_at != &watch.reader.no_turn:
+                    if watch.reader.turn_at != &watch.reader.no_turn and not watch.reader.stays():
                         turns[turn_count].word = watch.reader.turn_at
                         turns[turn_count].seen = watch.reader.turn_seen
                         turn_count += 1
@@ -234,7 +234,7 @@ cdef class Waiter:
         for watch in self.watches:
             watch.reader.asking(now)
             longest = min(longest, watch.reader.slice_ns)
-            if watch.reader.look_ns >= 0:
+            if watch.reader.look_ns >= 0 and not watch.reader.stays():
                 longest = min(longest, max(watch.reader.look_ns - now, 0))
         return longest
 

@@ -1,13 +1,13 @@
 /* How do messages get behind the tail of a partition, and when do readers see them?
  *
- * Imports handles.h, guard.h, crc32c.h. Callable from any thread. SHARING rules 12 and 13: under the lock store `reserve`,
+ * Imports appending.h, remembering.h, guard.h, crc32c.h. Callable from any thread. SHARING rules 12 and 13: under the lock store `reserve`,
  * copy the batch, fill the end slot that is not in force, release-store `tail` (the publication), note the index, unlock,
  * then look for sleepers. A death at any instruction leaves bytes past the tail, which mean nothing. */
-#include "handles.h"
+#include "appending.h"
+#include "remembering.h"
 
 #include "tidelog/crc32c.h"
 #include "tidelog/guard.h"
-
 
 void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
     const tl_end *end = __atomic_load_n(&hot->end_a.tail, __ATOMIC_ACQUIRE) == tail ? &hot->end_a : &hot->end_b;
@@ -98,16 +98,8 @@ int tl_partition_writer(tl_partition *partition, tl_error *err) {
     return status;
 }
 
-/* What one batch needs to get in; filled by make_room. */
-typedef struct room {
-    uint8_t *at;
-    uint64_t tail;
-    tl_end end;
-    uint64_t looked;                    /* of a seeded bug: the sleepers as they were before anything was published */
-} room;
-
 /* Under the lock. Rolls, allocates, populates, extends the lease as needed; TL_EAGAIN when `flags` forbid that. */
-static int make_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, room *out, tl_error *err) {
+static int make_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err) {
     tl_hot *hot = partition->hot;
     bool may_block = (flags & TL_APPEND_TRY) == 0;
     for (;;) {
@@ -205,7 +197,7 @@ TL_INLINE uint32_t sum_prefix(uint32_t crc, const uint8_t *header) {
 }
 
 /* `header` is the batch as it stands in memory now. */
-static uint64_t publish(tl_partition *partition, const room *where, const uint8_t *header, size_t bytes, int64_t next_offset,
+static uint64_t publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes, int64_t next_offset,
                         int64_t max_timestamp_ms, bool may_block) {
     tl_hot *hot = partition->hot;
     uint64_t tail = where->tail + bytes;
@@ -240,7 +232,18 @@ static void unlock_and_wake(tl_partition *partition, uint64_t looked) {
         tl_partition_wake_sleepers(partition);
 }
 
-static void reserve(tl_hot *hot, room *where, size_t bytes) {
+/* A batch without ids keeps the window of ids complete. Others that are not looked for are noted too, if that is at hand. */
+TL_INLINE void follow_ids(tl_partition *partition, const tl_append *what, size_t at, size_t count, int64_t base_offset,
+                          uint64_t from, uint64_t tail) {
+    if (TL_LIKELY(__atomic_load_n(&partition->cold->ids_complete, __ATOMIC_RELAXED) != from) || from == 0)
+        return;
+    if (what == NULL)
+        __atomic_store_n(&partition->cold->ids_complete, tail, __ATOMIC_RELEASE);
+    else
+        tl_ids_note_batch(partition, what, NULL, NULL, at, count, base_offset, false, from, tail, 0, false);
+}
+
+static void reserve(tl_hot *hot, tl_room *where, size_t bytes) {
     if (TL_BUG(NO_BARRIER_BEFORE_SLEEPERS)) /* what a reordering of the two amounts to: the look comes first */
         where->looked = __atomic_load_n(&hot->sleepers, __ATOMIC_RELAXED);
     __atomic_store_n(&hot->reserve, where->tail + bytes, __ATOMIC_RELAXED);
@@ -257,7 +260,7 @@ static int map_failed(tl_partition *partition, const tl_guard *guard, tl_error *
 }
 
 /* Unsynced bytes are older than promised: the appender helps before it makes more of them (SHARING rule 24). */
-static int help_flushing(tl_partition *partition, unsigned flags, tl_error *err) {
+int tl_append_help(tl_partition *partition, unsigned flags, tl_error *err) {
     if ((flags & TL_APPEND_TRY) != 0)
         return TL_EAGAIN;
     return tl_partition_sync_flush(partition, err);
@@ -271,7 +274,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
         return tl_partition_append(partition, &many, flags, result, err);
     }
     if (TL_UNLIKELY(__atomic_load_n(&hot->late, __ATOMIC_RELAXED) != 0)) {
-        int status = help_flushing(partition, flags, err);
+        int status = tl_append_help(partition, flags, err);
         if (status < 0)
             return status;
     }
@@ -279,7 +282,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
     if (TL_UNLIKELY(status < 0))
         return status;
     TL_POINT("append.locked");
-    room where;
+    tl_room where;
     where.looked = 0;
     status = make_room(partition, bytes, 1, flags, &where, err);
     if (TL_UNLIKELY(status < 0)) {
@@ -302,13 +305,17 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
     result->base_offset = offset;
     result->next_offset = offset + 1;
     result->tail = publish(partition, &where, where.at, bytes, offset + 1, message->timestamp_ms, (flags & TL_APPEND_TRY) == 0);
+    follow_ids(partition, NULL, 0, 1, offset, where.tail, result->tail);
     unlock_and_wake(partition, where.looked);
     return TL_OK;
 }
 
 /* --- many --- */
 
-static size_t measure(const tl_append *what, size_t first, size_t count, size_t *bytes) {
+size_t tl_append_measure(const tl_append *what, size_t first, size_t count, size_t *bytes) {
+    *bytes = what->encoded_bytes;
+    if (what->encoded != NULL)
+        return what->count;
     if (what->rows != NULL)
         return tl_batch_measure_rows(what->rows, first, count, TL_BATCH_MAX_BYTES, bytes);
     return tl_batch_measure(what->messages + first, count, TL_BATCH_MAX_BYTES, bytes);
@@ -335,7 +342,7 @@ static int64_t encode(const tl_append *what, size_t first, size_t count, int64_t
 
 /* One batch through the map. */
 static int put_mapped(tl_partition *partition, const tl_append *what, size_t first, size_t count, size_t *bytes,
-                      const room *where, int64_t *newest, tl_error *err) {
+                      const tl_room *where, int64_t *newest, tl_error *err) {
     if (TL_BUG(TAIL_BEFORE_COPY))
         __atomic_store_n(&partition->hot->tail, where->tail + *bytes, __ATOMIC_RELEASE);
     volatile int64_t found = 0;
@@ -351,8 +358,7 @@ static int put_mapped(tl_partition *partition, const tl_append *what, size_t fir
 
 /* One batch through the file: with a sync behind it, write() is cheaper than a page fault and a dirty page table. */
 static int put_through_file(tl_partition *partition, const tl_append *what, size_t first, size_t count, size_t bytes,
-                            const room *where, uint8_t *scratch, int64_t *newest, tl_error *err) {
-    uint8_t *from = what->encoded != NULL ? what->encoded : scratch;
+                            const tl_room *where, uint8_t *from, int64_t *newest, tl_error *err) {
     *newest = encode(what, first, count, where->end.end_offset, from, &bytes);
     int fd = -1, status = tl_segment_descriptor(partition, partition->writer, &fd, err);
     if (status < 0)
@@ -374,37 +380,49 @@ static int put_through_file(tl_partition *partition, const tl_append *what, size
     return tl_fail_sys(err, (int)written, "the active segment cannot be written", path);
 }
 
-/* Scratch for the largest batch of `what`, on the caller's stack when it is small. */
-static int scratch_for(const tl_append *what, uint8_t *small, size_t small_bytes, uint8_t **scratch, uint8_t **heap, tl_error *err) {
+int tl_append_put(tl_partition *partition, const tl_append *what, size_t first, size_t count, size_t *bytes,
+                  const tl_room *where, tl_scratch *through_file, const uint8_t **header, int64_t *newest_ms, tl_error *err) {
+    *header = where->at;
+    if (through_file == NULL)
+        return put_mapped(partition, what, first, count, bytes, where, newest_ms, err);
+    uint8_t *from = what->encoded != NULL ? what->encoded : through_file->bytes;
+    *header = from;
+    return put_through_file(partition, what, first, count, *bytes, where, from, newest_ms, err);
+}
+
+int tl_append_scratch(const tl_append *what, tl_scratch *scratch, tl_error *err) {
     size_t most = 0;
-    *heap = NULL;
-    *scratch = small;
+    scratch->heap = NULL;
+    scratch->bytes = scratch->small;
     if (what->encoded != NULL)
         return TL_OK;
     for (size_t at = what->first, end = what->first + what->count; at < end;) {
         size_t bytes = 0;
-        at += measure(what, at, end - at, &bytes);
+        at += tl_append_measure(what, at, end - at, &bytes);
         most = bytes > most ? bytes : most;
     }
-    if (most <= small_bytes)
+    if (most <= sizeof scratch->small)
         return TL_OK;
-    *heap = *scratch = tl_os->malloc(most);
-    return *heap != NULL ? TL_OK : tl_fail(err, TL_ENOMEM, "no memory to encode a batch", "", -1);
+    scratch->heap = scratch->bytes = tl_os->malloc(most);
+    return scratch->heap != NULL ? TL_OK : tl_fail(err, TL_ENOMEM, "no memory to encode a batch", "", -1);
 }
 
 int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned flags, tl_appended *result, tl_error *err) {
+    if (TL_UNLIKELY(what->producing != NULL || what->ids != NULL))
+        return tl_partition_append_checked(partition, what, flags, result, err);
     tl_hot *hot = partition->hot;
     bool through_file = (flags & TL_APPEND_THROUGH_FILE) != 0;
     /* Measuring costs a third of encoding: a caller that has added up its bytes anyway spares it. */
     bool bounded = what->messages != NULL && !through_file && what->bound_bytes > 0 && what->bound_bytes <= TL_BATCH_MAX_BYTES;
-    uint8_t small[4096], *scratch = NULL, *heap = NULL;
+    tl_scratch scratch;
     memset(result, 0, sizeof *result);
     if (what->count == 0)
         return tl_fail(err, TL_EINVAL, "an append has no messages", "", -1);
     int status;
-    if (through_file && (status = scratch_for(what, small, sizeof small, &scratch, &heap, err)) < 0)
+    scratch.heap = NULL;
+    if (through_file && (status = tl_append_scratch(what, &scratch, err)) < 0)
         return status;
-    if (TL_UNLIKELY(__atomic_load_n(&hot->late, __ATOMIC_RELAXED) != 0) && (status = help_flushing(partition, flags, err)) < 0)
+    if (TL_UNLIKELY(__atomic_load_n(&hot->late, __ATOMIC_RELAXED) != 0) && (status = tl_append_help(partition, flags, err)) < 0)
         goto out;
     status = tl_partition_lock(partition, (flags & TL_APPEND_TRY) != 0, err);
     if (status < 0)
@@ -412,13 +430,11 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
     TL_POINT("append_many.locked");
     size_t at = what->first, end = what->first + what->count;
     bool started = false;
-    room where = {.looked = 0};
+    tl_room where = {.looked = 0};
     while (at < end) {
-        size_t bytes = what->encoded_bytes, take = what->count;
-        if (bounded)
-            bytes = what->bound_bytes;
-        else if (what->encoded == NULL)
-            take = measure(what, at, end - at, &bytes);
+        size_t bytes = what->bound_bytes, take = what->count;
+        if (!bounded)
+            take = tl_append_measure(what, at, end - at, &bytes);
         if (bytes > TL_MAX_SEGMENT_BYTES) {
             status = tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", partition->cold->directory, (int64_t)bytes);
             break;
@@ -433,21 +449,38 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
         }
         reserve(hot, &where, bytes);
         int64_t newest = -1;
-        status = through_file ? put_through_file(partition, what, at, take, bytes, &where, scratch, &newest, err)
-                              : put_mapped(partition, what, at, take, &bytes, &where, &newest, err);
+        const uint8_t *header = NULL;
+        status = tl_append_put(partition, what, at, take, &bytes, &where, through_file ? &scratch : NULL, &header, &newest, err);
         if (status < 0)
             break;
         TL_POINT("append_many.copied");
-        const uint8_t *header = through_file ? (what->encoded != NULL ? what->encoded : scratch) : where.at;
         result->next_offset = where.end.end_offset + (int64_t)take;
         result->tail = publish(partition, &where, header, bytes, result->next_offset, newest, (flags & TL_APPEND_TRY) == 0);
         __atomic_store_n(&hot->reserve, result->tail, __ATOMIC_RELAXED); /* a bound reserved more than it took */
         TL_POINT("append_many.published");
+        follow_ids(partition, what, at, take, where.end.end_offset, where.tail, result->tail);
         at += take;
     }
     unlock_and_wake(partition, where.looked);
 out:
-    if (heap != NULL)
-        tl_os->free(heap);
+    if (scratch.heap != NULL)
+        tl_os->free(scratch.heap);
     return status;
 }
+
+/* --- for appends with checks; not what the plain ones call, which have these inlined --- */
+
+int tl_append_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err) {
+    return make_room(partition, bytes, count, flags, out, err);
+}
+
+void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes) { reserve(partition->hot, where, bytes); }
+
+uint64_t tl_append_publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes,
+                           int64_t next_offset, int64_t newest_ms, bool may_block) {
+    uint64_t tail = publish(partition, where, header, bytes, next_offset, newest_ms, may_block);
+    __atomic_store_n(&partition->hot->reserve, tail, __ATOMIC_RELAXED);
+    return tail;
+}
+
+void tl_append_unlock(tl_partition *partition, const tl_room *where) { unlock_and_wake(partition, where->looked); }

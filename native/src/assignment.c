@@ -4,6 +4,7 @@
  * the group's `assigned` equals its version. The lease in the word of the slot is what keeps two members apart; the
  * plan only says who takes it next, so a member that acts on an old plan does no harm. */
 #include "membership.h"
+#include "tidelog/transactions.h"
 
 /* {low bits of the lease's epoch 12, of the row's uses 10, member row + 1: 10}. One word beside the lease says which
  * member of its process took it. It names the use of the row: a newcomer in the row of an expelled one must not seem
@@ -140,6 +141,11 @@ int tl_member_claim(tl_store *store, const tl_member *member, uint32_t slot, uin
     if (status < 0)
         return status;
     TL_POINT("groups.claim.taken");
+    status = tl_transactions_finish_slot(store, slot, NULL); /* what the old owner decided is in the offset before it is read */
+    if (status < 0) {
+        (void)tl_offsets_release(store->offsets, slot, store->me, *epoch);
+        return status;
+    }
     status = tl_offsets_set_holder(store->offsets, slot, holder_word(*epoch, member->uses, member->index));
     return status < 0 ? status : 1;
 }

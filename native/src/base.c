@@ -35,7 +35,8 @@ int tl_fail_sys(tl_error *err, int negative_errno, const char *what, const char 
 const char *tl_status_name(int code) {
     static const char *const names[] = {"OK",     "EINVAL", "ENOMEM",  "EIO",     "ENOSPC",    "ECORRUPT", "ERANGE",
                                         "ETOOLARGE", "EAGAIN", "ETIMEOUT", "ELOCKED", "ECLOSED", "EFORKED", "EFAILED",
-                                        "EFENCED", "ENOTFOUND", "EEXIST", "EUNSUPPORTED", "EDROPPED", "EFULL", "EBUS", "ETURNED"};
+                                        "EFENCED", "ENOTFOUND", "EEXIST", "EUNSUPPORTED", "EDROPPED", "EFULL", "EBUS", "ETURNED",
+                                        "EOUTOFORDER", "ETXNSTATE"};
     int index = -code;
     if (index < 0 || index >= (int)(sizeof names / sizeof *names))
         return "?";

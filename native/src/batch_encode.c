@@ -158,21 +158,44 @@ TL_INLINE uint64_t short_varint(uint32_t value, unsigned *bytes) {
 /* Up to here both length fields take two bytes at most, so that what stands before a value fits a word. */
 #define SHORT_VALUE 4000
 
+/* What stands before the value of a message without a key, put together in a register: bytes stored one by one could not be
+ * loaded as a word at once. */
+TL_INLINE uint64_t front_of(size_t body, int32_t value_bytes, size_t *bytes) {
+    /* length | attributes 0 | timestamp delta 0 | offset delta 0 | key length -1 | value length */
+    unsigned first, second;
+    uint64_t front = short_varint((uint32_t)body, &first);
+    uint64_t length = short_varint((uint32_t)value_bytes, &second);
+    *bytes = first + 4 + second;
+    return front | (uint64_t)1 << (8 * first + 24) | length << (8 * first + 32);
+}
+
+size_t tl_batch_encode_headed(uint8_t *out, int64_t base_offset, const tl_message *m) {
+    size_t headers = headers_bytes_of(m), body = tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, headers);
+    size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body);
+    uint8_t *p = out + TL_BATCH_HEADER_BYTES;
+    put_header(out, base_offset, bytes, &tl_batch_plain, 0, m->timestamp_ms, m->timestamp_ms, 1);
+    if (TL_LIKELY(m->key_bytes < 0 && m->value_bytes >= 1 && body <= SHORT_VALUE && headers >= 8)) {
+        size_t front_bytes;
+        uint64_t front = front_of(body, m->value_bytes, &front_bytes);
+        uint32_t crc = sum_header(out, m->timestamp_ms);
+        crc = tl_crc32c_piece(crc, p, front, front_bytes, m->value, (size_t)m->value_bytes, 0);
+        put_crc(out, tl_crc32c_copy(p + front_bytes + m->value_bytes, m->headers, headers, crc));
+        return bytes;
+    }
+    (void)put_record(p, m, m->timestamp_ms, 0, NULL);
+    sum_all(out, bytes);
+    return bytes;
+}
+
 size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *m) {
     size_t body = tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, 0);
     size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body);
     put_header(out, base_offset, bytes, &tl_batch_plain, 0, m->timestamp_ms, m->timestamp_ms, 1);
     if (TL_LIKELY(m->key_bytes < 0 && m->value_bytes >= 1 && m->value_bytes <= SHORT_VALUE)) {
-        /* length | attributes 0 | timestamp delta 0 | offset delta 0 | key length -1 | value length, put together in a
-         * register: bytes stored one by one could not be loaded as a word at once. */
-        unsigned first, second;
-        uint64_t front = short_varint((uint32_t)body, &first);
-        uint64_t length = short_varint((uint32_t)m->value_bytes, &second);
-        front |= (uint64_t)1 << (8 * first + 24);
-        front |= length << (8 * first + 32);
+        size_t front_bytes;
+        uint64_t front = front_of(body, m->value_bytes, &front_bytes);
         uint32_t crc = sum_header(out, m->timestamp_ms);
-        put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, first + 4 + second, m->value,
-                                     (size_t)m->value_bytes, 1));
+        put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, front_bytes, m->value, (size_t)m->value_bytes, 1));
         return bytes;
     }
     uint8_t *p = tl_record_put_front(out + TL_BATCH_HEADER_BYTES, body, 0, 0, m->key, m->key_bytes, m->value_bytes);

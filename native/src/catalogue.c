@@ -5,6 +5,7 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "handles.h"
+#include "tidelog/ids.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -76,15 +77,23 @@ static void store_config(tl_cold *cold, const tl_partition_config *config) {
     __atomic_store_n(&cold->retention_bytes, config->retention_bytes, __ATOMIC_RELAXED);
     __atomic_store_n(&cold->max_message_bytes, config->max_message_bytes, __ATOMIC_RELAXED);
     __atomic_store_n(&cold->retention_consumed, config->retention_consumed ? 1u : 0u, __ATOMIC_RELAXED);
+    __atomic_store_n(&cold->id_count, config->id_count, __ATOMIC_RELAXED);
+    __atomic_store_n(&cold->id_age_ms, config->id_age_ms, __ATOMIC_RELAXED);
+}
+
+static int check_limits(const tl_partition_config *config, const char *where, tl_error *err) {
+    if (config->segment_bytes < TL_MIN_SEGMENT_BYTES || config->segment_bytes > TL_MAX_SEGMENT_BYTES)
+        return tl_fail(err, TL_EINVAL, "a segment has 4096 to 2147483647 bytes", where, -1);
+    if (config->id_count > TL_IDS_COUNT_MOST || config->id_age_ms < 0 || config->id_age_ms > TL_IDS_AGE_MOST_MS)
+        return tl_fail(err, TL_EINVAL, "a window of message ids has at most 10,000,000 ids and 30 days", where, -1);
+    return TL_OK;
 }
 
 static int check_config(const tl_partition_config *config, tl_error *err) {
-    if (config->segment_bytes < TL_MIN_SEGMENT_BYTES || config->segment_bytes > TL_MAX_SEGMENT_BYTES)
-        return tl_fail(err, TL_EINVAL, "a segment has 4096 to 2147483647 bytes", config->directory, -1);
     if (config->directory[0] == 0 || config->directory[0] == '.' || strchr(config->directory, '/') != NULL ||
         memchr(config->directory, 0, sizeof config->directory) == NULL)
         return tl_fail(err, TL_EINVAL, "the directory of a partition is one name without '/'", config->directory, -1);
-    return TL_OK;
+    return check_limits(config, config->directory, err);
 }
 
 static uint32_t find_free(tl_store *store, uint32_t from) {
@@ -177,6 +186,7 @@ static int fill_slot(tl_store *store, const tl_partition_config *config, uint32_
     tl_end_store(&hot->end_a, &none);
     tl_hot_set_progress(hot, 0, -1, -1);
     __atomic_store_n(&hot->lso, UINT64_MAX, __ATOMIC_RELAXED);
+    __atomic_store_n(&cold->first_open, UINT64_MAX, __ATOMIC_RELAXED);
     __atomic_store_n(&hot->lease, 0, __ATOMIC_RELAXED); /* equal to the end: nothing was given out, so a power cut has nothing to fill */
     cold->id = id;
     return TL_OK;
@@ -229,9 +239,9 @@ int tl_store_create_partitions(tl_store *store, const tl_partition_config *confi
 
 int tl_store_configure_partitions(tl_store *store, const uint32_t *slots, size_t count,
                                   const tl_partition_config *config, tl_error *err) {
-    if (config->segment_bytes < TL_MIN_SEGMENT_BYTES || config->segment_bytes > TL_MAX_SEGMENT_BYTES)
-        return tl_fail(err, TL_EINVAL, "a segment has 4096 to 2147483647 bytes", store->path, -1);
-    int status = take_inner(store, err);
+    int status = check_limits(config, store->path, err);
+    if (status == TL_OK)
+        status = take_inner(store, err);
     if (status < 0)
         return status;
     for (size_t i = 0; i < count && status == TL_OK; i++) {
@@ -326,6 +336,8 @@ static void fill_config(const tl_cold *cold, tl_partition_config *config) {
     config->retention_bytes = __atomic_load_n(&cold->retention_bytes, __ATOMIC_RELAXED);
     config->max_message_bytes = __atomic_load_n(&cold->max_message_bytes, __ATOMIC_RELAXED);
     config->retention_consumed = __atomic_load_n(&cold->retention_consumed, __ATOMIC_RELAXED) != 0;
+    config->id_count = __atomic_load_n(&cold->id_count, __ATOMIC_RELAXED);
+    config->id_age_ms = __atomic_load_n(&cold->id_age_ms, __ATOMIC_RELAXED);
 }
 
 int tl_store_each_partition(tl_store *store, void *context, int (*each)(void *context, uint32_t slot,
@@ -390,6 +402,8 @@ int tl_store_partition(tl_store *store, uint32_t slot, const uint8_t channel[16]
         partition->sync_fd = -1;
         pthread_mutex_init(&partition->mutex, NULL);
         pthread_mutex_init(&partition->index_mutex, NULL);
+        pthread_mutex_init(&partition->producers_mutex, NULL);
+        pthread_mutex_init(&partition->aborted_mutex, NULL);
         tl_store_retain(store);
         store->table[slot] = partition;
     }
@@ -423,6 +437,11 @@ void tl_partition_release(tl_partition *partition) {
     }
     pthread_mutex_destroy(&partition->mutex);
     pthread_mutex_destroy(&partition->index_mutex);
+    pthread_mutex_destroy(&partition->producers_mutex);
+    pthread_mutex_destroy(&partition->aborted_mutex);
+    tl_aborted_free(partition);
+    tl_producers_free(partition);
+    tl_ids_free(partition);
     tl_os->free(partition);
     tl_store_free(store);
 }

@@ -2,11 +2,12 @@
  *
  * Imports handles.h, guard.h, reading.h. Read-only, callable beside writers: it looks at what stood before the tail when
  * it began. CRCs of batches, continuity of offsets, seals (length, end, running header CRC), both indexes, stray files. */
-#include "handles.h"
+#include "transacting.h"
 
 #include "reading.h"
 #include "tidelog/crc32c.h"
 #include "tidelog/guard.h"
+#include "tidelog/ids.h"
 
 #include <stdio.h>
 
@@ -17,6 +18,7 @@ typedef struct checking {
     uint32_t header_crc, batches;
     int64_t max_timestamp_ms;
     uint64_t messages;
+    tl_txn_opens opens;
     int findings;
 } checking;
 
@@ -106,6 +108,21 @@ static int index_step(const tl_index *index, tl_index_check *check, uint32_t pos
     return status;
 }
 
+/* The index of aborted transactions is compared at the end with what the log says. */
+static int step_transactions(checking *c, uint32_t position, const tl_batch *batch, tl_error *err) {
+    uint8_t bytes[256];
+    volatile bool whole = tl_batch_is_control(batch) && batch->bytes <= sizeof bytes;
+    tl_guard guard;
+    TL_GUARDED(guard) { whole = whole && tl_batch_copy_checked(bytes, c->reading.segment->map + position, batch); }
+    TL_GUARD_CAUGHT(guard) { whole = false; }
+    return tl_txn_step(&c->opens, batch, tl_place(c->reading.segment->ordinal, position),
+                       whole ? tl_txn_marker_of(bytes, batch) : TL_MARKER_NONE, c->reading.segment->base_offset, err);
+}
+
+static void aborted_finding(void *context, const char *file, const char *what, int64_t first, int64_t next) {
+    found(context, file, -1, what, first, next);
+}
+
 /* One segment. */
 static int check_segment(checking *c, uint32_t ordinal, int64_t *expected, tl_error *err) {
     int status = tl_reading_enter(&c->reading, ordinal, err);
@@ -153,13 +170,16 @@ static int check_segment(checking *c, uint32_t ordinal, int64_t *expected, tl_er
             index_ok = false;
         }
         c->batches++;
-        c->messages += (uint64_t)batch.count;
+        uint64_t messages = tl_batch_is_control(&batch) ? 0 : (uint64_t)batch.count;
+        c->messages += messages;
+        if (batch.producer_id >= 0 && step_transactions(c, position, &batch, err) < 0)
+            return TL_ENOMEM;
         if (batch.max_timestamp_ms > c->max_timestamp_ms)
             c->max_timestamp_ms = batch.max_timestamp_ms;
         position += batch.bytes;
         *expected = next;
         if (c->report->progress != NULL)
-            c->report->progress(c->report->context, batch.bytes, 1, (uint64_t)batch.count);
+            c->report->progress(c->report->context, batch.bytes, 1, messages);
     }
     tl_chunk_free(&chunk);
     if (status < 0)
@@ -220,8 +240,20 @@ int tl_partition_check(tl_partition *partition, const tl_check_report *report, t
         expected != c.reading.bounds.log_end && c.findings == 0)
         found(&c, partition->cold->directory, -1, "the last batch does not end at the log end", expected,
               c.reading.bounds.log_end);
+    if (status == TL_OK)
+        status = tl_aborted_check(partition, &c.opens, &c.reading.bounds, &c, aborted_finding, err);
+    tl_txn_opens_free(&c.opens);
     tl_reading_end(&c.reading);
-    return status < 0 ? status : c.findings;
+    if (status == TL_OK) {
+        const char *what = NULL;
+        snprintf(path, sizeof path, "%s/" TL_IDS_FILE, partition->cold->directory);
+        if ((status = tl_ids_check(partition, &what, err)) == 1) {
+            found(&c, path, -1, what, c.reading.bounds.log_start, c.reading.bounds.log_end);
+            status = TL_OK;
+        }
+    }
+    int producers = status < 0 ? status : tl_producers_check(partition, report, err);
+    return producers < 0 ? producers : c.findings + producers;
 }
 
 /* --- the store's own files --- */
@@ -236,6 +268,13 @@ static void offsets_problem(void *context, const tl_error *problem) {
     c->findings++;
     if (c->report->finding != NULL)
         c->report->finding(c->report->context, TL_OFFSETS_FILE, problem->position, problem->what, -1, -1);
+}
+
+static void records_problem(void *context, const tl_error *problem) {
+    store_checking *c = context;
+    c->findings++;
+    if (c->report->finding != NULL)
+        c->report->finding(c->report->context, TL_TXN_FILE, problem->position, problem->what, -1, -1);
 }
 
 int tl_store_check(tl_store *store, const tl_check_report *report, tl_error *err) {
@@ -257,6 +296,12 @@ int tl_store_check(tl_store *store, const tl_check_report *report, tl_error *err
         if (report->finding != NULL)
             report->finding(report->context, found.path, found.position, found.what, -1, -1);
     } else if (status < 0) {
+        if (err != NULL)
+            *err = found;
+        return status;
+    }
+    status = tl_transactions_check(store, &c, records_problem, &found);
+    if (status < 0) {
         if (err != NULL)
             *err = found;
         return status;

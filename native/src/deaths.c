@@ -8,6 +8,7 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "membership.h"
+#include "tidelog/transactions.h"
 
 #include <signal.h>
 
@@ -52,7 +53,25 @@ static int64_t time_left(const tl_member_row *row, uint32_t state, int64_t now_n
     return most_ns - passed_ns;
 }
 
-/* Descriptors for the processes that have members now. How long the thread may sleep. */
+/* A descriptor for this process. True: there is none to be had, so it is to be asked for now and then. */
+static bool watch(tl_store *store, tl_deaths *deaths, tl_owner owner, uint8_t wanted[TL_PROCESSES]) {
+    uint32_t slot = tl_owner_slot(owner);
+    if (owner == 0 || slot == store->slot || wanted[slot] != 0)
+        return false;
+    wanted[slot] = 1;
+    if (deaths->watched[slot] != owner) {
+        unwatch(deaths, slot);
+        deaths->watched[slot] = owner;
+        /* In another namespace the number is that of a process that has nothing to do with us. */
+        uint32_t theirs = __atomic_load_n(&tl_shared_process(store->shared, slot)->pid_namespace, __ATOMIC_RELAXED);
+        uint32_t ours = __atomic_load_n(&tl_shared_process(store->shared, store->slot)->pid_namespace, __ATOMIC_RELAXED);
+        int fd = theirs == ours && ours != 0 ? tl_os->process_watch(tl_store_owner_pid(store, owner)) : -1;
+        __atomic_store_n(&deaths->descriptors[slot], fd < 0 ? -1 : fd, __ATOMIC_SEQ_CST);
+    }
+    return deaths->descriptors[slot] < 0;
+}
+
+/* Descriptors for the processes that have members or producers now. How long the thread may sleep. */
 static int64_t look_around(tl_store *store, tl_deaths *deaths) {
     uint8_t wanted[TL_PROCESSES] = {0};
     int64_t sleep_ns = IDLE_NS, now_ns = tl_os->monotonic_ns();
@@ -66,20 +85,16 @@ static int64_t look_around(tl_store *store, tl_deaths *deaths) {
             if (left_ns < sleep_ns - PASSED_NS)
                 sleep_ns = left_ns < TICK_NS / 2 ? TICK_NS / 2 : left_ns + PASSED_NS;
         }
-        if (state != TL_MEMBER_ACTIVE || owner == 0 || slot >= TL_PROCESSES || slot == store->slot || wanted[slot] != 0)
-            continue;
-        wanted[slot] = 1;
-        if (deaths->watched[slot] != owner) {
-            unwatch(deaths, slot);
-            deaths->watched[slot] = owner;
-            /* In another namespace the number is that of a process that has nothing to do with us. */
-            uint32_t theirs = __atomic_load_n(&tl_shared_process(store->shared, slot)->pid_namespace, __ATOMIC_RELAXED);
-            uint32_t ours =
-                __atomic_load_n(&tl_shared_process(store->shared, store->slot)->pid_namespace, __ATOMIC_RELAXED);
-            int fd = theirs == ours && ours != 0 ? tl_os->process_watch(tl_store_owner_pid(store, owner)) : -1;
-            __atomic_store_n(&deaths->descriptors[slot], fd < 0 ? -1 : fd, __ATOMIC_SEQ_CST);
-        }
-        if (deaths->descriptors[slot] < 0 && sleep_ns > TICK_NS)
+        if (state == TL_MEMBER_ACTIVE && slot < TL_PROCESSES && watch(store, deaths, owner, wanted) && sleep_ns > TICK_NS)
+            sleep_ns = TICK_NS;
+    }
+    /* Whoever has a producer may have a transaction open, at which readers stop. */
+    for (uint32_t i = 0; i < __atomic_load_n(&store->header->producers, __ATOMIC_ACQUIRE) && i < TL_PRODUCERS; i++) {
+        tl_owner owner = __atomic_load_n(&tl_shared_producer(store->shared, i)->owner, __ATOMIC_RELAXED);
+        uint32_t slot = tl_owner_slot(owner);
+        bool seen_dead = slot < TL_PROCESSES && deaths->watched[slot] == owner && deaths->descriptors[slot] < 0 &&
+                         !tl_store_owner_alive(store, owner);
+        if (slot < TL_PROCESSES && !seen_dead && watch(store, deaths, owner, wanted) && sleep_ns > TICK_NS)
             sleep_ns = TICK_NS;
     }
     for (uint32_t slot = 0; slot < TL_PROCESSES; slot++) {
@@ -125,6 +140,7 @@ static void *watch_until_closed(void *context) {
         __atomic_store_n(&store->deaths_seen, __atomic_load_n(&store->header->arrivals, __ATOMIC_SEQ_CST),
                          __ATOMIC_SEQ_CST);
         (void)tl_groups_sweep(store);
+        (void)tl_transactions_sweep(store, NULL);
         sleep_until_something_ends(deaths, look_around(store, deaths));
     }
     return NULL;

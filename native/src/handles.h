@@ -73,6 +73,14 @@ struct tl_partition {
     tl_segment *readers[TL_SEGMENT_CACHE];
     uint8_t *seals;                         /* mapped once, on first need */
     uint32_t seals_allocated;
+    pthread_mutex_t producers_mutex;        /* guards what follows; taken before hot->lock */
+    struct tl_producers *producers;         /* NULL until the first append that needs them */
+    struct tl_ids *ids;                     /* the same; changed under hot->lock as well */
+    uint8_t *ids_map;                       /* atomic, with the next: its map, to prefetch from without any lock */
+    uint32_t ids_buckets;
+    uint64_t joined;                        /* atomic; number of the transaction of this process that joined last */
+    pthread_mutex_t aborted_mutex;          /* guards what follows; nothing else is taken under it but `mutex` */
+    struct tl_aborted *aborted;             /* NULL until the first transactional batch is read */
     /* of whoever holds hot->sync_lock: */
     uint64_t directory_synced;              /* place up to which directory entries are known to be on disk */
     int sync_fd;                            /* -1: none; descriptor of segment sync_ordinal */
@@ -97,6 +105,10 @@ struct tl_store {
     tl_liveness liveness;                   /* first member of what tl_store_of_liveness finds the store by */
     tl_checkpoint checkpoint;
     tl_offsets *offsets;
+    struct tl_txn_file *records;            /* atomic; guarded by `mutex`: the map of transactions/records, or NULL */
+    int records_fd;
+    uint32_t records_hint;                  /* atomic; where a free record was found last */
+    uint32_t records_announced;             /* atomic; 1: those who watch processes were told that we have transactions */
     pthread_mutex_t mutex;                  /* guards table, segments counted below */
     tl_partition **table;                   /* by slot */
     uint32_t table_size;
@@ -169,7 +181,8 @@ void tl_shared_set_alone(tl_store *store);
 int tl_shared_grow(tl_store *store, uint32_t partitions, tl_error *err); /* allocates blocks; under the catalogue's inner lock */
 
 /* --- records.c: what the checkpoint holds --- */
-enum { TL_RECORD_STORE = 1, TL_RECORD_DEFINITION = 2, TL_RECORD_STATE = 3, TL_RECORD_LEASE = 4, TL_RECORD_START = 5, TL_RECORD_OFFSET = 6 };
+enum { TL_RECORD_STORE = 1, TL_RECORD_DEFINITION = 2, TL_RECORD_STATE = 3, TL_RECORD_LEASE = 4, TL_RECORD_START = 5, TL_RECORD_OFFSET = 6,
+       TL_RECORD_PRODUCER = 7, TL_RECORD_PRODUCER_IDS = 8 };
 
 typedef struct tl_state {                   /* a partition as a checkpoint knows it; all but the first two only after a clean close */
     uint64_t recovery_point;
@@ -194,6 +207,7 @@ int tl_records_put_start(tl_store *store, uint32_t slot, int64_t log_start, uint
                          tl_error *err);
 int tl_records_put_lease(tl_store *store, const uint32_t *slots, const int64_t *leases, size_t count, tl_error *err);   /* durable */
 int tl_records_sync(tl_store *store, tl_error *err);
+int tl_records_put(tl_store *store, const tl_checkpoint_record *records, size_t count, bool durable, tl_error *err);
 int tl_records_load_mark(tl_store *store, bool *clean, tl_error *err);       /* the store's own record alone */
 /* Fills shared words and the offset table from the checkpoint; *clean: it was closed cleanly. */
 int tl_records_load(tl_store *store, bool *clean, tl_error *err);
@@ -273,6 +287,42 @@ void tl_prefault_stop(tl_store *store);
 int tl_housekeeper_start(tl_store *store, tl_error *err);
 void tl_housekeeper_stop(tl_store *store);
 void tl_store_wake_everybody(tl_store *store);
+
+/* --- producer_names.c: what the checkpoint holds of them --- */
+/* Records 7 and 8 while the store is loaded; records of names are looked for when a name is opened. */
+int tl_producer_names_settle(tl_store *store, tl_error *err);              /* at a clean close; not synced */
+int tl_producer_names_load(tl_store *store, uint16_t type, const void *value, uint32_t value_bytes, tl_error *err);
+
+/* --- producers.c, producers_upkeep.c --- */
+void tl_producers_free(tl_partition *partition);                            /* with its handle */
+/* Before segments below `first_kept` go: what was known of producers where that one begins, durably; nothing where no
+ * producer ever wrote. */
+int tl_producers_keep(tl_partition *partition, uint32_t first_kept, tl_error *err);
+int tl_producers_seal(tl_partition *partition, tl_error *err);              /* of the housekeeper: files that are missing */
+/* Alone, of a partition that was scanned from segment `from` on: files of what a power cut took, and those it tore, go. */
+void tl_producers_recover(tl_partition *partition, uint32_t from);
+/* Returns the number of findings. */
+int tl_producers_check(tl_partition *partition, const tl_check_report *report, tl_error *err);
+
+/* --- transactions_recover.c, transaction_end.c, opens.c, aborted.c: what opening, flushing, retaining and closing have to do
+ * with transactions --- */
+/* Under the partition's lock, taken from the dead: `lso` anew. */
+int tl_transactions_repair(tl_partition *partition, tl_error *err);
+int tl_transactions_recover_same_boot(tl_store *store, tl_error *err);      /* all are dead: nothing stays open */
+/* Alone, after a new boot; partitions are recovered, their leases durable. */
+int tl_transactions_recover(tl_store *store, bool clean, tl_error *err);
+void tl_transactions_leave(tl_store *store);                                /* what this process has open is aborted */
+int tl_transactions_end_all(tl_store *store, tl_error *err);                /* alone, at a clean close */
+/* Records whose markers are on disk now; free them once the offsets that changed before are, too. */
+typedef struct tl_done_records { uint32_t *slots; uint64_t *numbers; size_t count, room; } tl_done_records;
+void tl_transactions_collect_done(tl_store *store, tl_done_records *out);
+void tl_transactions_free_done(tl_store *store, tl_done_records *done, bool durable);
+int tl_transactions_check(tl_store *store, void *context, void (*found)(void *context, const tl_error *problem), tl_error *err);
+void tl_transactions_free(tl_store *store);                                 /* with its handle */
+void tl_aborted_free(tl_partition *partition);                              /* with its handle */
+
+/* --- ids_file.c --- */
+void tl_ids_free(tl_partition *partition);                                  /* with its handle */
 
 /* --- groups.c, sweep.c, deaths.c: what opening, waiting and closing have to do with members of groups --- */
 typedef struct tl_deaths tl_deaths;

@@ -6,31 +6,42 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "handles.h"
+#include "tidelog/transactions.h"
 
 #include <errno.h>
 #include <signal.h>
 
 /* A consistent copy of what stands before the tail, with the index counts if nobody appended meanwhile. */
-bool tl_partition_capture(tl_partition *partition, tl_state *out) {
+static bool capture(tl_partition *partition, tl_state *out) {
     tl_hot *hot = partition->hot;
     tl_end end;
     uint64_t tail = 0;
     memset(out, 0, sizeof *out);
     if (!tl_end_at(hot, &tail, &end))
         return false;
+    uint32_t ordinal = tl_place_ordinal(tail);
     out->recovery_point = tail;
     out->recovery_offset = end.end_offset;
     out->max_timestamp_ms = end.max_timestamp_ms;
     out->header_crc = end.header_crc;
     out->batches = end.batches;
-    out->base_offset = __atomic_load_n(&hot->active_base[tl_place_ordinal(tail) & 1], __ATOMIC_ACQUIRE);
+    out->base_offset = __atomic_load_n(&hot->active_base[ordinal & 1], __ATOMIC_ACQUIRE);
     out->index_entries = __atomic_load_n(&hot->index_entries, __ATOMIC_RELAXED);
     out->time_entries = __atomic_load_n(&hot->time_entries, __ATOMIC_RELAXED);
     out->bytes_since_entry = __atomic_load_n(&hot->bytes_since_entry, __ATOMIC_RELAXED);
     out->time_max_ms = __atomic_load_n(&hot->time_max_ms, __ATOMIC_RELAXED);
     out->time_max_offset = __atomic_load_n(&hot->time_max_offset, __ATOMIC_RELAXED);
     out->created_ms = __atomic_load_n(&hot->segment_created_ms, __ATOMIC_RELAXED);
-    return true;
+    /* A roll in between makes all these words those of another segment, and the one after it takes this one's base. */
+    TL_ACQUIRE_FENCE();
+    return tl_place_ordinal(__atomic_load_n(&hot->tail, __ATOMIC_ACQUIRE)) == ordinal;
+}
+
+bool tl_partition_capture(tl_partition *partition, tl_state *out) {
+    for (int tries = 0; tries < 100; tries++)
+        if (capture(partition, out))
+            return true;
+    return false;
 }
 
 /* Flushes one partition if `age_ns` has passed since its oldest unsynced append. 1: it did. */
@@ -57,8 +68,10 @@ static int flush_one(tl_store *store, uint32_t slot, int64_t now_ns, int64_t age
     if (result == TL_OK && tl_partition_capture(partition, state)) { /* before the sync: what it says is then on disk */
         if (!TL_BUG(CHECKPOINT_BEFORE_LOG_SYNC) && !TL_BUG(RECOVERY_POINT_AFTER_SYNC))
             result = tl_partition_sync(partition, state->recovery_point, tl_store_lock_timeout_ns(store), err);
-        if (result == TL_OK && state->recovery_point != __atomic_load_n(&hot->saved, __ATOMIC_RELAXED))
+        if (result == TL_OK && state->recovery_point != __atomic_load_n(&hot->saved, __ATOMIC_RELAXED)) {
+            (void)tl_producers_seal(partition, NULL); /* what it cannot write it writes next time */
             result = 1;
+        }
     }
     TL_POINT("housekeeper.flushed");
     tl_partition_release(partition);
@@ -163,6 +176,9 @@ static int round_locked(tl_store *store, int64_t age_ns, bool everything, tl_err
             __atomic_store_n(&tl_shared_hot(store->shared, slots[i])->saved, states[i].recovery_point,
                              __ATOMIC_RELAXED);
     }
+    /* Before the offsets: what they have moved to by now is in the checkpoint when that is on the disk. */
+    tl_done_records done;
+    tl_transactions_collect_done(store, &done);
     uint64_t changed_before = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^
                               __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
     status = tl_records_put_offsets(store, &inner);
@@ -170,10 +186,12 @@ static int round_locked(tl_store *store, int64_t age_ns, bool everything, tl_err
     uint64_t changed_after = __atomic_load_n(&store->header->checkpoint.tail[0], __ATOMIC_RELAXED) ^
                              __atomic_load_n(&store->header->checkpoint.tail[1], __ATOMIC_RELAXED);
     TL_POINT("housekeeper.recorded");
-    if (used > 0 || changed_before != changed_after || everything) {
+    bool saved = status == TL_OK;
+    if (used > 0 || changed_before != changed_after || everything || done.count > 0) {
         status = tl_records_sync(store, &inner);
         tl_keep_first(status, &inner, &kept, err);
     }
+    tl_transactions_free_done(store, &done, saved && status == TL_OK);
     status = renew_leases(store, slots, leases, room, &inner);
     tl_keep_first(status, &inner, &kept, err);
     __atomic_store_n(&store->header->last_flush_ns, (uint64_t)tl_os->monotonic_ns(), __ATOMIC_RELEASE);
@@ -190,6 +208,7 @@ int tl_store_housekeep(tl_store *store, tl_error *err) {
         return tl_store_refuse(store, err);
     if (store->options.look)
         return tl_store_refuse_look(store, err);
+    (void)tl_transactions_sweep(store, NULL);
     pthread_mutex_lock(&store->housekeeping);
     int status = round_locked(store, 0, true, err);
     tl_error inner = {0};
@@ -263,6 +282,7 @@ static void tick(tl_store *store) {
         store->is_housekeeper = tl_os->lock(store->lock_fd, TL_LOCK_EXCLUSIVE, TL_BYTE_HOUSEKEEPER, 1, false) == 0;
     int64_t since = now_ns - (int64_t)__atomic_load_n(&store->header->last_flush_ns, __ATOMIC_ACQUIRE);
     mark_late(store, now_ns, 2 * interval_ns);
+    (void)tl_transactions_sweep(store, NULL);
     if (store->is_housekeeper)
         notice_the_dead(store);
     /* The elected one flushes what is half an interval old, at ticks of half an interval: nothing gets older than one. */

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,18 +70,21 @@ static int os_close(int fd) {
     return result == -EINTR ? 0 : result;
 }
 
+/* statx and not fstat, which knows no time of creation; one call for all. */
 static int os_stat(int fd, tl_stat *out) {
-    struct stat s;
-    if (fstat(fd, &s) < 0)
+    struct statx x;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &x) < 0)
         return -errno;
-    *out = (tl_stat){.device = (uint64_t)s.st_dev,
-                     .inode = (uint64_t)s.st_ino,
-                     .size_bytes = (uint64_t)s.st_size,
-                     .blocks_bytes = (uint64_t)s.st_blocks * 512,
-                     .modified_ms = (int64_t)s.st_mtim.tv_sec * 1000 + s.st_mtim.tv_nsec / 1000000,
-                     .mode = (uint32_t)s.st_mode,
-                     .links = (uint32_t)s.st_nlink,
-                     .uid = (uint32_t)s.st_uid};
+    *out = (tl_stat){.device = (uint64_t)makedev(x.stx_dev_major, x.stx_dev_minor),
+                     .inode = x.stx_ino,
+                     .size_bytes = x.stx_size,
+                     .blocks_bytes = x.stx_blocks * 512,
+                     .modified_ms = x.stx_mtime.tv_sec * 1000 + x.stx_mtime.tv_nsec / 1000000,
+                     .mode = x.stx_mode,
+                     .links = x.stx_nlink,
+                     .uid = x.stx_uid};
+    if ((x.stx_mask & STATX_BTIME) != 0)
+        out->created_ms = x.stx_btime.tv_sec * 1000 + x.stx_btime.tv_nsec / 1000000;
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "handles.h"
 
 #include "tidelog/guard.h"
+#include "tidelog/transactions.h"
 #include "reading.h"
 
 #include <stdio.h>
@@ -106,6 +107,8 @@ int tl_reading_enter(tl_reading *reading, uint32_t ordinal, tl_error *err) {
         char path[360];
         if (status != TL_ENOTFOUND)
             return status;
+        if (__atomic_load_n(&partition->hot->id, __ATOMIC_ACQUIRE) != partition->id) /* a drop took the file */
+            return tl_fail(err, TL_EDROPPED, "the channel was dropped", partition->cold->directory, -1);
         snprintf(path, sizeof path, "%s", partition->cold->directory);
         if (tl_segment_base(partition, ordinal, &base, NULL) == TL_OK)
             tl_segment_path(partition, base, ".log", path);
@@ -166,6 +169,12 @@ int tl_reading_header(const tl_reading *reading, uint32_t position, int64_t expe
     return TL_OK;
 }
 
+int tl_reading_look_up_aborted(const tl_reading *reading, const tl_batch *batch, tl_error *err) {
+    if ((reading->flags & TL_READ_UNCOMMITTED) != 0 || tl_batch_is_control(batch))
+        return 0;
+    return tl_aborted_contains(reading->partition, batch->producer_id, batch->base_offset, err);
+}
+
 /* --- finding --- */
 
 /* The last segment whose base is <= offset. */
@@ -223,8 +232,8 @@ int tl_reading_locate(tl_reading *reading, tl_cursor *cursor, tl_error *err) {
     int status = tl_reading_segment(reading, cursor->offset, &ordinal, err);
     if (status < 0)
         return status;
-    if (tl_place_ordinal(reading->bound) == ordinal && tl_place_position(reading->bound) == 0) {
-        cursor->place = tl_place(ordinal, 0); /* nothing in it, and perhaps no file */
+    if (reading->bound <= tl_place(ordinal, 0)) {
+        cursor->place = tl_place(ordinal, 0); /* nothing in it, and perhaps no file; or nothing of it is decided yet */
         cursor->located = true;
         return tl_segment_base(reading->partition, ordinal, &cursor->batch_offset, err);
     }
@@ -241,6 +250,11 @@ int tl_reading_locate(tl_reading *reading, tl_cursor *cursor, tl_error *err) {
         expected = tl_batch_next_offset(&batch);
         position += batch.bytes;
     }
+    /* A trim took the offset after the range was checked: what stands first now is not what was asked for. */
+    if (expected > cursor->offset &&
+        cursor->offset < __atomic_load_n(&reading->partition->hot->log_start, __ATOMIC_ACQUIRE))
+        return tl_fail(err, TL_ERANGE, "the offset was removed by retention or trim",
+                       reading->partition->cold->directory, -1);
     cursor->place = tl_place(ordinal, position);
     cursor->batch_offset = expected;
     cursor->located = true;
@@ -350,6 +364,13 @@ static int read_some(tl_reading *reading, tl_cursor *cursor, tl_chunk *chunk, si
         if (status < 0)
             return status;
         if (batch.count == 0 || tl_batch_is_control(&batch)) {
+            tl_cursor_step(cursor, &batch);
+            continue;
+        }
+        status = tl_reading_is_aborted(reading, &batch, err);
+        if (TL_UNLIKELY(status != 0)) {
+            if (status < 0)
+                return status;
             tl_cursor_step(cursor, &batch);
             continue;
         }

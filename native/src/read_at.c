@@ -42,7 +42,10 @@ static int hold(tl_reading *reading, uint32_t position, const tl_batch *batch, h
     h->valid = false;
     tl_chunk_clear(&h->chunk);
     h->batch = *batch;
-    if (batch->count == 0 || tl_batch_is_control(batch)) {
+    int aborted = tl_reading_is_aborted(reading, batch, err);
+    if (aborted < 0)
+        return aborted;
+    if (batch->count == 0 || tl_batch_is_control(batch) || aborted == 1) {
         if (!tl_reading_whole(reading, position, batch)) /* one flipped bit makes a marker of any batch */
             return tl_reading_corrupt(reading, "the CRC of a batch is wrong", position, err);
         h->valid = true;
@@ -249,8 +252,8 @@ static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpac
     int status = find_time_segment(reading, timestamp_ms, &ordinal, err);
     if (status < 0)
         return status;
-    if (tl_place(ordinal, 0) >= reading->bound)
-        return TL_OK;
+    if (tl_place(ordinal, 0) >= reading->bound) /* what comes next is there, or it is not decided yet */
+        return reading->bound < reading->bounds.tail ? tl_segment_base(reading->partition, ordinal, found, err) : TL_OK;
     if ((status = tl_reading_enter(reading, ordinal, err)) < 0)
         return status;
     if ((status = time_hint(reading, timestamp_ms, &cursor, err)) < 0)
@@ -264,7 +267,11 @@ static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpac
         if (!tl_reading_whole(reading, position,
                               &batch)) /* passed over for what its header says, so that must be true */
             return tl_reading_corrupt(reading, "the CRC of a batch is wrong", position, err);
-        if (batch.max_timestamp_ms >= timestamp_ms && batch.count > 0 && !tl_batch_is_control(&batch)) {
+        bool wanted = batch.max_timestamp_ms >= timestamp_ms && batch.count > 0 && !tl_batch_is_control(&batch);
+        int aborted = wanted ? tl_reading_is_aborted(reading, &batch, err) : 0;
+        if (aborted < 0)
+            return aborted;
+        if (wanted && aborted == 0) {
             status = hold(reading, position, &batch, h, unpack, context, err);
             if (status < 0)
                 return status;
@@ -279,6 +286,8 @@ static int find_one(tl_reading *reading, int64_t timestamp_ms, held *h, tl_unpac
         cursor.place += batch.bytes;
         cursor.offset = cursor.batch_offset = tl_batch_next_offset(&batch);
     }
+    if (status == 0 && reading->bound < reading->bounds.tail)
+        *found = cursor.batch_offset;
     return status;
 }
 

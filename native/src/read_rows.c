@@ -29,7 +29,9 @@ again:
         status = tl_reading_header(&reading, position, cursor->batch_offset, &batch, err);
         if (status < 0)
             break;
-        if (batch.count == 0 || tl_batch_is_control(&batch)) {
+        if ((status = tl_reading_is_aborted(&reading, &batch, err)) < 0)
+            break;
+        if (batch.count == 0 || tl_batch_is_control(&batch) || status == 1) {
             tl_chunk skipped = {0}; /* its CRC is checked like any other's */
             status = tl_reading_copy(&reading, cursor, &batch, &skipped, err);
             tl_chunk_free(&skipped);

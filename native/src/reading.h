@@ -41,6 +41,15 @@ int tl_reading_segment(tl_reading *reading, int64_t offset, uint32_t *ordinal, t
 int tl_reading_copy_keys(const uint8_t *batch, uint32_t batch_bytes, const tl_key_place *places, size_t count,
                          tl_chunk *keys, tl_error *err);
 
+/* A batch of a transaction that was aborted is as if it were not there. 1, 0, or a negative code. Of the batches of no
+ * transaction, which is nearly all, the bits in the parsed header say so. */
+int tl_reading_look_up_aborted(const tl_reading *reading, const tl_batch *batch, tl_error *err);
+TL_INLINE int tl_reading_is_aborted(const tl_reading *reading, const tl_batch *batch, tl_error *err) {
+    if (TL_LIKELY((batch->attributes & TL_ATTR_TRANSACTIONAL) == 0))
+        return 0;
+    return tl_reading_look_up_aborted(reading, batch, err);
+}
+
 TL_INLINE void tl_cursor_step(tl_cursor *cursor, const tl_batch *batch) {
     cursor->place += batch->bytes;
     cursor->batch_offset = tl_batch_next_offset(batch);

@@ -4,6 +4,7 @@
  * lock; the checkpoint itself survives the death of a holder of either. Layout of the values: docs/format.md; all are
  * little-endian and as long as their struct. Those of committed offsets are offset_records.c's. */
 #include "handles.h"
+#include "tidelog/ids.h"
 
 #include <stdio.h>
 
@@ -14,7 +15,12 @@ typedef struct definition {
     int64_t segment_ms, retention_ms, retention_bytes;
     uint32_t max_message_bytes, retention_consumed;
     char directory[264];
+    int64_t id_age_ms; /* from here on: not in records that older programs wrote */
+    uint32_t id_count, reserved;
 } definition;
+#define DEFINITION_LEAST offsetof(definition, id_age_ms)
+_Static_assert(DEFINITION_LEAST == 328 && sizeof(definition) == 344, "documented in docs/format.md");
+
 
 typedef struct start {
     int64_t log_start;
@@ -72,6 +78,10 @@ static int put(tl_store *store, const tl_checkpoint_record *records, size_t coun
     return status == TL_OK && durable ? sync_to(store, end, err) : status;
 }
 
+int tl_records_put(tl_store *store, const tl_checkpoint_record *records, size_t count, bool durable, tl_error *err) {
+    return put(store, records, count, durable, err);
+}
+
 int tl_records_sync(tl_store *store, tl_error *err) {
     const store_record mark = {__atomic_load_n(&store->header->next_id, __ATOMIC_RELAXED), 0, 0};
     const tl_checkpoint_record record = {
@@ -98,6 +108,8 @@ static void fill_definition(const tl_cold *cold, definition *out) {
     out->max_message_bytes = __atomic_load_n(&cold->max_message_bytes, __ATOMIC_RELAXED);
     out->retention_consumed = __atomic_load_n(&cold->retention_consumed, __ATOMIC_RELAXED);
     snprintf(out->directory, sizeof out->directory, "%s", cold->directory);
+    out->id_age_ms = __atomic_load_n(&cold->id_age_ms, __ATOMIC_RELAXED);
+    out->id_count = __atomic_load_n(&cold->id_count, __ATOMIC_RELAXED);
 }
 
 int tl_records_put_definitions(tl_store *store, const uint32_t *slots, size_t count, bool with_lease, tl_error *err) {
@@ -192,7 +204,7 @@ static int load_slot(loading *l, const void *key, uint16_t key_bytes, uint32_t *
 static int load_definition(loading *l, uint32_t slot, const definition *from) {
     tl_cold *cold = tl_shared_cold(l->store->shared, slot);
     if (from->id == 0 || (from->id & 1) != 0 || memchr(from->directory, 0, sizeof from->directory) == NULL ||
-        from->directory[0] == 0 || from->directory[0] == '.' || strchr(from->directory, '/') != NULL)
+        from->id_count > TL_IDS_COUNT_MOST || from->directory[0] == 0 || from->directory[0] == '.' || strchr(from->directory, '/') != NULL)
         return damaged(l, "a definition of a partition in the checkpoint is impossible");
     cold->id = from->id;
     memcpy(cold->channel, from->channel, 16);
@@ -203,6 +215,8 @@ static int load_definition(loading *l, uint32_t slot, const definition *from) {
     cold->retention_bytes = from->retention_bytes;
     cold->max_message_bytes = from->max_message_bytes;
     cold->retention_consumed = from->retention_consumed;
+    cold->id_age_ms = from->id_age_ms;
+    cold->id_count = from->id_count;
     snprintf(cold->directory, sizeof cold->directory, "%s", from->directory);
     return TL_OK;
 }
@@ -256,6 +270,8 @@ static int load_one(void *context, uint16_t type, const void *key, uint16_t key_
         return load_mark(l, value, value_bytes);
     if (type == TL_RECORD_OFFSET)
         return tl_records_load_offset(l->store, key, key_bytes, value, value_bytes, l->err);
+    if (type == TL_RECORD_PRODUCER || type == TL_RECORD_PRODUCER_IDS)
+        return tl_producer_names_load(l->store, type, value, value_bytes, l->err);
     if (type < TL_RECORD_DEFINITION || type > TL_RECORD_START)
         return damaged(l, "the checkpoint has a record of a type that this version does not know");
     uint32_t slot = 0;
@@ -270,8 +286,11 @@ static int load_one(void *context, uint16_t type, const void *key, uint16_t key_
         int64_t lease;
     } u;
     const size_t sizes[] = {sizeof(definition), sizeof(tl_state), sizeof(int64_t), sizeof(start)};
-    if (value_bytes != sizes[type - TL_RECORD_DEFINITION])
+    bool is_short = type == TL_RECORD_DEFINITION && value_bytes == DEFINITION_LEAST;
+    if (value_bytes != sizes[type - TL_RECORD_DEFINITION] && !is_short)
         return damaged(l, "a record of the checkpoint has the wrong length");
+    u.definition.id_age_ms = TL_IDS_DEFAULT_AGE_MS;
+    u.definition.id_count = TL_IDS_DEFAULT_COUNT;
     memcpy(&u, value, value_bytes);
     switch (type) {
     case TL_RECORD_DEFINITION:
@@ -316,8 +335,11 @@ int tl_records_load(tl_store *store, bool *clean, tl_error *err) {
         if (cold->id == 0) /* dropped: only its slot is left */
             memset(hot, 0, sizeof *hot);
         hot->lso = UINT64_MAX;
+        cold->first_open = 0;
+        cold->ids_file = 0; /* what a window of another boot says of this log, nobody knows */
         if (hot->first_ordinal > tl_place_ordinal(hot->tail) && (status = start_at_first_kept(&l, hot)) < 0)
             return status;
+        cold->first_open = hot->tail; /* where the recovery of transactions begins */
         if (hot->saved == 0 && hot->end_a.end_offset == 0)
             hot->end_a.max_timestamp_ms = hot->time_max_ms = hot->time_max_offset = -1;
         if (cold->id >= store->header->next_id)

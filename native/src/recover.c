@@ -168,6 +168,8 @@ static int put_segment_aside(tl_partition *partition, int64_t base, tl_recovery 
     (void)tl_os->unlink(store->dir, path, false);
     tl_segment_path(partition, base, ".timeindex", path);
     (void)tl_os->unlink(store->dir, path, false);
+    tl_segment_path(partition, base, ".txnindex", path);
+    (void)tl_os->unlink(store->dir, path, false);
     TL_POINT("recover.segment_aside");
     return TL_OK;
 }
@@ -383,8 +385,8 @@ static int drop_below_start(tl_partition *partition, const listing *files, tl_er
     if (hot->first_ordinal > tl_place_ordinal(hot->tail))
         return tl_fail(err, TL_ECORRUPT, "the first segment kept lies behind the tail", partition->cold->directory, -1);
     for (size_t i = 0; i < files->count && files->bases[i] < hot->first_base; i++) {
-        static const char *const suffixes[] = {".log", ".index", ".timeindex"};
-        for (int s = 0; s < 3; s++) {
+        static const char *const suffixes[] = {".log", ".index", ".timeindex", ".txnindex", ".producers"};
+        for (size_t s = 0; s < sizeof suffixes / sizeof *suffixes; s++) {
             char path[360];
             tl_segment_path(partition, files->bases[i], suffixes[s], path);
             (void)tl_os->unlink(partition->store->dir, path, false);
@@ -402,8 +404,10 @@ int tl_partition_recover(tl_partition *partition, bool clean, tl_recovery *total
     if (hot->log_start > known.end_offset && hot->lease <= known.end_offset)
         return tl_fail(err, TL_ECORRUPT, "the log start of a partition lies behind its end", partition->cold->directory, -1);
     bool untouched = hot->lease == known.end_offset; /* no offset was given out since it was closed */
-    if (clean || untouched)
+    if (clean || untouched) {
+        partition->cold->first_open = UINT64_MAX; /* whoever closed it ended every transaction */
         return TL_OK;
+    }
     totals->scanned_partitions++;
     listing files;
     int status = list_segments(partition, &files, err);
@@ -416,6 +420,7 @@ int tl_partition_recover(tl_partition *partition, bool clean, tl_recovery *total
     tl_os->free(files.bases);
     if (status < 0)
         return status;
+    tl_producers_recover(partition, tl_place_ordinal(known.tail));
     uint32_t failed = hot->failed;
     hot->failed = 0; /* filling appends, and an offset must not be given out twice even in a partition that takes no more */
     status = fill(partition, err);
@@ -447,6 +452,8 @@ int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err) {
         tl_segment_trim_files(partition, base, &used);
         tl_segment_release(partition->store, partition->writer); /* what it knew of the file's length is over */
         partition->writer = NULL;
+    }
+    if (hot->tail > 0) { /* an empty segment has a file of producers perhaps */
         status = tl_partition_sync_indexes(partition, base, err); /* the next opener takes their counts from the checkpoint */
         if (status == TL_OK && (status = sync_directory(partition)) < 0)
             status = tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory);

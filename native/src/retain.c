@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 static void remove_files(tl_partition *partition, int64_t base_offset) {
-    static const char *const suffixes[] = {".log", ".index", ".timeindex"};
+    static const char *const suffixes[] = {".log", ".index", ".timeindex", ".txnindex", ".producers"};
     char path[360], gone[360];
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
         tl_segment_path(partition, base_offset, suffixes[i], path);
@@ -71,7 +71,10 @@ int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32
         if (tl_seals_get(partition, ordinal, &seal, NULL) == TL_OK)
             remove_files(partition, seal.base_offset);
     }
-    int status = move_start(partition, before, first_kept, &first, err);
+    /* What producers wrote below is known at the start of what is kept, before anything goes. */
+    int status = first_kept > first ? tl_producers_keep(partition, first_kept, err) : TL_OK;
+    if (status == TL_OK)
+        status = move_start(partition, before, first_kept, &first, err);
     if (status < 0)
         return status;
     int removed = 0;

@@ -52,7 +52,7 @@ void tl_segment_trim_files(tl_partition *partition, int64_t base_offset, const t
 }
 
 static void unlink_segment(tl_partition *partition, int64_t base_offset) {
-    static const char *const suffixes[] = {".log", ".index", ".timeindex", ".log.new"};
+    static const char *const suffixes[] = {".log", ".index", ".timeindex", ".txnindex", ".log.new"};
     char path[360];
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
         tl_segment_path(partition, base_offset, suffixes[i], path);
@@ -108,6 +108,8 @@ int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *er
     TL_POINT("roll.end_filled");
     __atomic_store_n(&hot->tail, place, __ATOMIC_RELEASE);
     TL_POINT("roll.tail_stored");
+    if (partition->cold->ids_complete == tail) /* no batch came in between */
+        __atomic_store_n(&partition->cold->ids_complete, place, __ATOMIC_RELEASE);
     /* From here readers take the counts of the old segment from its seal; a death before these lines is mended by
      * tl_partition_repair, which starts the progress of an empty segment anew. */
     tl_hot_set_counts(hot, 0, 0);
@@ -227,6 +229,9 @@ int tl_partition_repair(tl_partition *partition, tl_error *err) {
         return tl_fail(err, TL_ECORRUPT, "the shared words of a partition do not fit together",
                        partition->cold->directory, -1);
     int64_t base = hot->active_base[tl_place_ordinal(tail) & 1];
+    int status = tl_transactions_repair(partition, err);
+    if (status < 0)
+        return status;
     if (position > 0 && !TL_BUG(STRAY_SEGMENT_KEPT))
         unlink_segment(partition, end.end_offset); /* a roll that did not reach the tail */
     TL_POINT("repair.stray_removed");
@@ -247,7 +252,7 @@ int tl_partition_repair(tl_partition *partition, tl_error *err) {
             return TL_OK;
         }
     }
-    int status = tl_partition_writer(partition, err);
+    status = tl_partition_writer(partition, err);
     if (status < 0)
         return status;
     if (!TL_BUG(NO_ZERO_TO_RESERVE) && (status = wipe_reserved(partition, err)) < 0)

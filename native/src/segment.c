@@ -315,7 +315,7 @@ void tl_partition_forget_segments(tl_partition *partition, uint32_t below_ordina
         tl_segment_release(partition->store, dropped[i]);
 }
 
-/* The base offset of a segment: of the active one and the one before it from the shared words, of older ones from seals. */
+/* The base offset of a segment: of the active one from the shared words, of the others from their seals. */
 int tl_segment_base(tl_partition *partition, uint32_t ordinal, int64_t *base, tl_error *err) {
     tl_hot *hot = partition->hot;
     for (int tries = 0; tries < 100; tries++) {
@@ -326,7 +326,7 @@ int tl_segment_base(tl_partition *partition, uint32_t ordinal, int64_t *base, tl
             break;
         int64_t found = (int64_t)__atomic_load_n(&hot->active_base[ordinal & 1], __ATOMIC_ACQUIRE);
         uint32_t again = tl_place_ordinal(__atomic_load_n(&hot->tail, __ATOMIC_ACQUIRE));
-        if (again - ordinal <= 1) { /* its half is rewritten only when ordinal + 2 begins */
+        if (again == ordinal) { /* the roll to ordinal + 2 rewrites its half before the tail says so */
             *base = found;
             return TL_OK;
         }

@@ -101,6 +101,7 @@ void tl_store_free(tl_store *store) {
     /* `shared` stays mapped: a thread may still sleep on a word in it, and a robust answer beats 96 MiB of address space. */
     if (store->offsets != NULL)
         tl_offsets_close(store->offsets);
+    tl_transactions_free(store);
     if (store->private_words)
         tl_os->free(store->shared);
     if (store->dir >= 0)
@@ -233,9 +234,9 @@ int tl_store_ready(tl_store *store, tl_error *err) {
 static void wait_for_own_locks(tl_store *store) {
     if (store->private_words)
         return; /* locks are never taken there */
-    uint32_t *words[4] = {&store->header->catalogue_lock, &store->header->checkpoint_lock, &store->header->checkpoint_sync_lock,
-                          &store->header->groups_lock};
-    for (int i = 0; i < 4; i++)
+    uint32_t *words[] = {&store->header->catalogue_lock, &store->header->checkpoint_lock, &store->header->checkpoint_sync_lock,
+                         &store->header->groups_lock, &store->header->transactions_lock, &store->header->records_sync_lock};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         while ((__atomic_load_n(words[i], __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS) == store->me)
             sched_yield();
     for (uint32_t slot = 0; slot < store->table_size; slot++) {
@@ -306,6 +307,8 @@ static int close_cleanly(tl_store *store, tl_error *err) {
     TL_POINT("close.begin");
     int flushed = tl_leftovers_finish(store, err); /* what is half dropped gets no state below, and must not come back */
     if (flushed == TL_OK)
+        flushed = tl_transactions_end_all(store, err);
+    if (flushed == TL_OK)
         flushed = flush_all(store, err);
     if (flushed < 0)
         return flushed;
@@ -347,6 +350,8 @@ static int close_cleanly(tl_store *store, tl_error *err) {
     if (status == TL_OK)
         status = tl_records_put_offsets(store, err);
     if (status == TL_OK)
+        status = tl_producer_names_settle(store, err);
+    if (status == TL_OK)
         status = tl_records_put_lease(store, slots, leases, used, err);
     for (uint32_t i = 0; status == TL_OK && i < used; i++)
         tl_shared_hot(store->shared, slots[i])->lease_asked = 0;
@@ -379,6 +384,7 @@ int tl_store_close(tl_store *store, tl_error *err) {
     }
     store->opens = 1; /* alive for the other processes until the descriptor goes */
     tl_deaths_stop(store);
+    tl_transactions_leave(store);
     tl_groups_leave_all(store);
     tl_housekeeper_stop(store);
     tl_prefault_stop(store);

@@ -130,8 +130,8 @@ static int dirty_again(tl_partition *partition, uint64_t from, uint64_t until, t
 
 /* A seal promises so many entries, and nobody scans a segment that lies before the recovery point. */
 int tl_partition_sync_indexes(tl_partition *partition, int64_t base_offset, tl_error *err) {
-    static const char *const suffixes[] = {".index", ".timeindex"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const suffixes[] = {".index", ".timeindex", ".txnindex", ".producers"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
         char path[360];
         tl_segment_path(partition, base_offset, suffixes[i], path);
         int status = sync_path(partition, path, false, false, 0, err);

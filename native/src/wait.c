@@ -6,6 +6,7 @@
  * A publisher that dies or is stopped before it wakes costs its readers a slice. Where no other process is in the store
  * there is nobody who could: then a slice is longer, and whoever comes in ends it. */
 #include "handles.h"
+#include "tidelog/transactions.h"
 
 #include <errno.h>
 
@@ -83,6 +84,16 @@ static bool is_alone(const tl_store *store) {
     return true;
 }
 
+/* Whether an open transaction keeps messages of these partitions back: its owner may be dead, or out of time. */
+static bool is_held_up(const tl_store *store, tl_partition *const *partitions, size_t count) {
+    if (TL_LIKELY(__atomic_load_n(&store->header->unfinished, __ATOMIC_ACQUIRE) == 0))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (__atomic_load_n(&partitions[i]->hot->lso, __ATOMIC_RELAXED) != UINT64_MAX)
+            return true;
+    return false;
+}
+
 int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64_t *seen, size_t count,
                   int64_t timeout_ns, int64_t busy_ns, const tl_turn *turns, size_t turn_count, const uint32_t *cancel,
                   tl_error *err) {
@@ -130,9 +141,13 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
             return TL_ETIMEOUT;
         __atomic_fetch_add(&process->sleeping, 1, __ATOMIC_SEQ_CST);
         int64_t slice = is_alone(store) ? ALONE_SLICE_NS : SLICE_NS;
+        bool held_up = is_held_up(store, partitions, count);
+        slice = held_up ? SLICE_NS : slice;
         int status = tl_os->futex_wait(&process->word, value, deadline - now < slice ? deadline - now : slice);
         __atomic_fetch_sub(&process->sleeping, 1, __ATOMIC_SEQ_CST);
         TL_POINT("wait.woken");
+        if (held_up)
+            (void)tl_transactions_sweep(store, NULL);
         if (status == -EINTR)
             return TL_EAGAIN;
     }

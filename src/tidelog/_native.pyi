@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import GenericAlias
-from typing import Any, Final, Generic, NamedTuple, TypeVar, final, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, Self, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +185,8 @@ class Store:
         retention_bytes: int,
         retention_consumed: bool,
         max_message_bytes: int,
+        dedup_count: int = 100_000,
+        dedup_window_ms: int = 600_000,
         first_partition: int = 0,
     ) -> list[int]: ...
     def configure_partitions(
@@ -198,6 +200,8 @@ class Store:
         retention_bytes: int,
         retention_consumed: bool,
         max_message_bytes: int,
+        dedup_count: int = 100_000,
+        dedup_window_ms: int = 600_000,
     ) -> None: ...
     def drop_partitions(self, slots: Sequence[int], /) -> None: ...
     def partitions(self) -> list[tuple[int, str, bytes, int]]:
@@ -236,6 +240,7 @@ class Partition:
     def slot(self) -> int: ...
     def bounds(self) -> tuple[int, int]:
         """(log start offset, log end offset)."""
+    def stable_end(self) -> int: ...
     def count_from(self, offset: int, /) -> int:
         """How many messages stand from `offset` to the log end; gaps in the offsets are none."""
     def tail(self) -> int: ...
@@ -310,11 +315,65 @@ class Receipt:
     def count(self) -> int: ...
     @property
     def done(self) -> bool: ...
+    @property
+    def duplicate(self) -> bool: ...
+    @property
+    def duplicates(self) -> NDArray[np.bool_]: ...
     def result(self, timeout: float | timedelta | None = None, level: str | None = None) -> Position: ...
     @property
     def partitions(self) -> NDArray[np.int32]: ...
     @property
     def offsets(self) -> NDArray[np.int64]: ...
+
+@disjoint_base
+class Transaction:
+    """What messages of one named producer and offsets of consumers become visible together, or not at all."""
+
+    def _attach(self, producer: Named, readers: Iterable[Reader], *, timeout_ms: int, synced: bool) -> None: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def _inside(self) -> Any: ...
+    def _before(self) -> None:
+        """Called before it begins."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> Literal[False]: ...
+    def commit(self) -> None:
+        """Makes everything that was sent in it visible and commits what the consumers have handed over, at once.
+
+        Raises Fenced when a partition, the producer's name or the time was lost: then it is aborted, and the messages
+        come again. StorageFailed: see `state`. Any other error (Locked, NoSpace) leaves it open: call again, or abort.
+        Closed when it has ended already, and RuntimeError while another thread is inside a consumer."""
+    def abort(self) -> None:
+        """Forgets everything that was sent in it; its consumers go back to where they had last committed, so the
+        messages come again. Calling it again does nothing. Raises Closed when it is committed."""
+    def close(self) -> None:
+        """abort(), unless it has ended."""
+
+@final
+class Named:
+    """An open name of a producer: its producer id with an epoch of its own. Whoever opens the name after it, in any
+    process, fences it."""
+
+    def __init__(self, store: Store, name: str, /) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def producer_id(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def fenced(self) -> bool: ...
+    def check(self) -> None:
+        """Raises RuntimeError while a transaction of it is open, and Closed when it was closed."""
+    def last(self, partition: Partition, /) -> int | None:
+        """The last offset that this name wrote there; None: none is known. An older self adds nothing behind it."""
+    def next_sequence(self, partition: Partition, /) -> int:
+        """The sequence that its next message in a partition has."""
+    def close(self) -> None: ...
+
+def _append_encoded(partition: Partition, batch: Any, count: int, max_timestamp_ms: int, /) -> tuple[int, bool]:
+    """Appends a client's own batch by Kafka's rules: (offset of its first message, whether it was there already)."""
 
 class WouldBlock(Exception):
     """A sender that never waits would have had to. Its argument is the partition (int) it had chosen."""
@@ -334,7 +393,13 @@ class Sender:
         compress: Callable[[bytes], bytes] | None,
         codec_id: int,
         watch: Any = None,
+        named: Named | None = None,
     ) -> None: ...
+    def _within(self, transacting: Any, through: bool, /) -> Sender:
+        """A sender that does the same, as part of a transaction of the producer as whom this one sends."""
+    def _begin_at(self, sequence: int, /) -> None:
+        """Of a named producer: the sequence of the next message sent, where the same messages are sent again; -1: the
+        one that follows."""
     def _never_wait(self) -> None:
         """From now on `send` raises WouldBlock, and has sent nothing, where it would have to wait."""
     def send(
@@ -353,7 +418,7 @@ class Sender:
         *,
         keys: Any = None,
         headers: Sequence[Any] | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
     ) -> Receipt: ...
@@ -398,6 +463,10 @@ class Reader:
         """Offsets at which each partition is finished: iteration ends when all are."""
     def _pause(self, index: int, paused: bool, /) -> None: ...
     def _commit(self, index: int, offset: int, /) -> None: ...
+    def _owe_before(self, index: int, offset: int, /) -> None:
+        """What commits everything that was handed over commits of a partition only what stands before `offset`."""
+    def _return(self, index: int, offset: int, /) -> None:
+        """What was handed over of a partition from `offset` on comes again, and is not committed by that."""
     def _commit_beside(self, index: int, offset: int, /) -> bool: ...
     def _committed(self, index: int, /) -> int | None: ...
     def _bounds(self, index: int, /) -> tuple[int, int]: ...

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overloa
 from tidelog import compression as _compression
 from tidelog._native import Batch, Reader, Receipt, Sender
 from tidelog.codec import Codec
-from tidelog.config import Duration, Retention, parse_retention
+from tidelog.config import Duration, Retention, parse_dedup_count, parse_dedup_window, parse_retention
 from tidelog.consumer import Consumer, Delivery, Isolation, Strategy, check_group, is_uncommitted
 from tidelog.engine.base import Changes, Committed, Engine, Opened
 from tidelog.errors import ChannelNotFound
@@ -83,7 +83,7 @@ class Channel(Sender, Asking[T], Generic[T]):
             *,
             keys: Any = None,
             headers: Sequence[Any] | None = None,
-            ids: Sequence[str] | None = None,
+            ids: Iterable[str | None] | None = None,
             partition: int | None = None,
             timestamp: Any = None,
         ) -> Receipt:
@@ -131,6 +131,16 @@ class Channel(Sender, Asking[T], Generic[T]):
     def max_message_bytes(self) -> int:
         """The largest key and value together."""
         return self.opened().definition.max_message_bytes
+
+    @property
+    def dedup_count(self) -> int:
+        """Among how many ids of a partition a repeated `id=` is a duplicate; 0: never."""
+        return self.opened().definition.dedup_count
+
+    @property
+    def dedup_window(self) -> float:
+        """How many seconds old that id may be."""
+        return self.opened().definition.dedup_window_ms / 1000
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """(log start offset, log end offset) of a partition. Raises ValueError if there is no such partition."""
@@ -250,7 +260,7 @@ class Channel(Sender, Asking[T], Generic[T]):
         number = self._only(partition)
         opened = self._opened
         if isinstance(timestamps, datetime):
-            return resolve(opened, number, timestamps)
+            return resolve(opened, number, timestamps, uncommitted=True)
         return opened.partitions[number].find(epoch_ms_array(timestamps), opened.decompress)
 
     def skew(self, hottest: int = 10, *, live: bool = False) -> Skew:
@@ -280,10 +290,10 @@ class Channel(Sender, Asking[T], Generic[T]):
 
     def _part(self, opened: Opened, number: int, start: Start, stop: Stop, uncommitted: bool) -> Reader | None:
         """A reader of one partition from start to stop, None if nothing lies between."""
-        first = resolve(opened, number, start)
-        end = resolve(opened, number, "end" if stop is None else stop)
+        first = resolve(opened, number, start, uncommitted=uncommitted)
+        end = resolve(opened, number, "end", uncommitted=uncommitted)
         if stop not in ("end", None):
-            end = min(end, opened.partitions[number].bounds()[1])
+            end = min(end, resolve(opened, number, stop, uncommitted=uncommitted))
         if first >= end:
             return None
         reader = Reader()
@@ -304,7 +314,7 @@ class Channel(Sender, Asking[T], Generic[T]):
         for number in range(len(opened.partitions)) if partition is None else (partition,):
             handle = opened.partitions[number]
             start, end = handle.bounds()
-            wanted = min(resolve(opened, number, before), end)
+            wanted = min(resolve(opened, number, before, uncommitted=True), end)
             if wanted > start:
                 handle.trim(wanted)
 
@@ -316,15 +326,20 @@ class Channel(Sender, Asking[T], Generic[T]):
         max_message_bytes: int | None = None,
         segment_bytes: int | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
     ) -> None:
         """Change what is given: `retention` (timedelta, bytes per partition, "consumed", or None to keep everything),
-        the number of `partitions` (it can only grow, and keys move), limits, compression.
+        the number of `partitions` (it can only grow, and keys move), limits, compression, and within how many ids and
+        seconds a repeated `id=` is a duplicate (a window that grows knows no more than it did; 0 ids: none is).
 
         Raises ValueError or TypeError for values out of range, NotSupported, ChannelNotFound, NoSpace, StorageFailed.
         """
         limits = None if retention is _KEEP else parse_retention(retention)
         if compression is not None:
             compression = _compression.codec_name(_compression.codec_id(compression))
+        count = None if dedup_count is None else parse_dedup_count(dedup_count)
+        window_ms = None if dedup_window is None else parse_dedup_window(dedup_window)
         self.opened()  # that it is this channel, and not another of its name
         self._engine.configure(
             self._name,
@@ -334,6 +349,8 @@ class Channel(Sender, Asking[T], Generic[T]):
                 max_message_bytes=max_message_bytes,
                 segment_bytes=segment_bytes,
                 compression=compression,
+                dedup_count=count,
+                dedup_window_ms=window_ms,
             ),
         )
         self.opened()
@@ -399,8 +416,9 @@ class Queue(Channel[T]):
         same name takes its place: the older raises Fenced. `max_processing`: the most seconds between two calls that
         receive, after which others go on without it and its commits raise Fenced; None: as long as its process lives.
         `on_assign`, `on_revoke`: called with a list of `Assigned` when partitions have come, and before they go, by
-        the calls that receive; in on_revoke one may still commit. on_revoke is also called when `with` is left without
-        an exception. Raises ValueError or TypeError for options out of range, Full when there are 512 consumers.
+        the calls that receive; in on_revoke one may still commit. An on_assign that raised is called again by the next
+        receive, before anything is read. on_revoke is also called when `with` is left without an exception. Raises
+        ValueError or TypeError for options out of range, Full when there are 512 consumers.
         """
         return self._consumer(
             self.name,

@@ -356,8 +356,9 @@ def type_name(type_: Any) -> str:
 def _as_dtype(type_: Any) -> np.dtype[Any] | None:
     """The dtype if `type_` is one, or a numpy scalar class. Without numpy imported by the caller it cannot be one."""
     numpy = sys.modules.get("numpy")
-    if numpy is None:
+    if not (hasattr(numpy, "dtype") and hasattr(numpy, "generic")):  # not there, or another thread is importing it now
         return None
+    assert numpy is not None
     if isinstance(type_, numpy.dtype):
         return type_  # type: ignore[no-any-return]
     return numpy.dtype(type_) if isinstance(type_, type) and issubclass(type_, numpy.generic) else None

@@ -26,6 +26,10 @@ DEFAULT_MAX_MESSAGE_BYTES = 16 * MIB
 MAX_MESSAGE_BYTES = 256 * MIB
 MAX_SEGMENT_BYTES = (1 << 31) - 1  # positions inside a segment are signed 32 bit in Kafka's formats
 MIN_SEGMENT_BYTES = 64 << 10  # one allocation chunk
+DEFAULT_DEDUP_COUNT = 100_000
+DEFAULT_DEDUP_WINDOW_MS = 600_000
+MAX_DEDUP_COUNT = 10_000_000
+MAX_DEDUP_WINDOW_MS = 30 * 24 * 3600 * 1000
 MAX_DURATION_MS = 100 * 366 * 24 * 3600 * 1000
 
 Duration: TypeAlias = float | timedelta
@@ -126,6 +130,19 @@ def parse_retention(retention: Retention) -> tuple[int, int, bool]:
     )
 
 
+def parse_dedup_count(count: int) -> int:
+    """Among how many ids a repeated one is a duplicate, checked. Raises TypeError or ValueError."""
+    return _whole(count, "dedup_count", 0, MAX_DEDUP_COUNT)
+
+
+def parse_dedup_window(window: Duration) -> int:
+    """Milliseconds that an id is remembered. Raises TypeError or ValueError."""
+    result = duration_ms(window, "dedup_window", least_ms=1)
+    if result > MAX_DEDUP_WINDOW_MS:
+        raise ValueError(f"dedup_window={window} is too long: give seconds, at most 30 days")
+    return result
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOptions:
     """How a channel was asked for. Raises TypeError or ValueError for values out of range."""
@@ -146,6 +163,10 @@ class ChannelOptions:
     """None: the default of the type."""
     compression: str = "none"
     """How batches are packed where the producer does not say."""
+    dedup_count: int = DEFAULT_DEDUP_COUNT
+    """A message whose id is among the last so many ids of its partition is a duplicate; 0: ids are not looked for."""
+    dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS
+    """How old that id may be."""
 
     def __post_init__(self) -> None:
         if self.carries not in CARRIES:
@@ -158,6 +179,8 @@ class ChannelOptions:
         if self.segment_bytes is not None:
             _whole(self.segment_bytes, "segment_bytes", MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)
         _compression.codec_id(self.compression)
+        parse_dedup_count(self.dedup_count)
+        _whole(self.dedup_window_ms, "dedup_window_ms", 1, MAX_DEDUP_WINDOW_MS)
 
     @classmethod
     def of(
@@ -171,6 +194,8 @@ class ChannelOptions:
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
     ) -> ChannelOptions:
         """From the keywords of `log.queue` and `log.topic`; None means the default. Raises TypeError or ValueError."""
         age_ms, size_bytes, consumed = parse_retention(retention)
@@ -184,6 +209,8 @@ class ChannelOptions:
             segment_bytes=segment_bytes,
             codec=codec,
             compression=_compression.codec_name(_compression.codec_id(compression)),
+            dedup_count=DEFAULT_DEDUP_COUNT if dedup_count is None else dedup_count,
+            dedup_window_ms=DEFAULT_DEDUP_WINDOW_MS if dedup_window is None else parse_dedup_window(dedup_window),
         )
 
 
@@ -195,6 +222,8 @@ CHANNEL_OPTIONS = (
     "carries",
     "codec",
     "compression",
+    "dedup_count",
+    "dedup_window",
     "reply",
 )
 """The keywords of `log.queue` and `log.topic`, and of those of an application."""

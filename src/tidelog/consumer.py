@@ -88,7 +88,7 @@ class Consumer(Share, Generic[T]):
         self._closed = False
         self._pid = os.getpid()
         remembered = start == "latest" and delivery != "manual"
-        super().__init__(engine, channels, group, start, stop, remembered, on_assign, on_revoke)
+        super().__init__(engine, channels, group, start, stop, remembered, uncommitted, on_assign, on_revoke)
         engine.attach_reader(self, self._parts, group=group, mode=mode, uncommitted=uncommitted, busy_poll=spin)
         try:
             self._enter_group(
@@ -197,7 +197,7 @@ class Consumer(Share, Generic[T]):
             return
         for index in self._selected(channel, partition):
             opened, number = self._parts[index]
-            self._seek(index, resolve(opened, number, to))
+            self._seek(index, resolve(opened, number, to, uncommitted=self._uncommitted))
 
     def pause(self, partition: int | None = None, *, channel: str | None = None) -> None:
         """Deliver nothing from this partition (None: from all that are assigned now) until `resume`; leases and
@@ -320,7 +320,8 @@ def _mode(group: str | None, delivery: str) -> str:
     if delivery == "exactly-once":
         raise NotSupported(
             "delivery='exactly-once' cannot be had from a consumer alone, which does not know when your work is done. "
-            "Keep the offset in your own database in the same transaction as the result, and seek to it at the start "
+            "What you send and what it delivers are one decision in log.transaction(producer, consumer); or keep the "
+            "offset in your own database in the same transaction as the result, and seek to it at the start "
             "(delivery='manual')"
         )
     if group is not None:

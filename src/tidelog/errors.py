@@ -166,6 +166,15 @@ class InvalidArgument(Error, ValueError):
     """The native core refused an argument. Not exported: callers catch ValueError."""
 
 
+class OutOfOrder(Error, ValueError):
+    """A producer's batch does not follow its last one. Not exported: who sends with sequences of their own catch
+    ValueError; no other producer sees it."""
+
+
+class TransactionState(Error, RuntimeError):
+    """What was asked does not fit the state of a transaction. Not exported: callers catch RuntimeError."""
+
+
 class OutOfMemory(Error, MemoryError):
     """The native core could not get memory. Not exported: callers catch MemoryError."""
 
@@ -300,4 +309,11 @@ def from_native(code: int, what: str, path: str, position: int, sys_errno: int, 
                 position=position,
                 command=command,
             )
+        case -22:
+            return OutOfOrder(
+                f"{text}; what lies between was never sent, or is already in the log: open a new producer of this name "
+                f"and go on behind its last message"
+            )
+        case -23:
+            return TransactionState(f"{text}; commit or abort the transaction first")
     return Error(f"{text}; status {code} is unknown to this version: is the extension older or newer than the package?")

@@ -40,6 +40,7 @@ from tidelog.producer import Producer
 from tidelog.share import OnChange
 from tidelog.skew_watch import WARN_SHARE, Listener
 from tidelog.storage.definitions import Definition, Wanted, compare, reply_of
+from tidelog.transaction import TIMEOUT_SECONDS, Level, Transaction
 
 if TYPE_CHECKING:
     from tidelog.group import Groups
@@ -140,6 +141,8 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
         reply: Any = None,
     ) -> Queue[bytes]: ...
     @overload
@@ -155,6 +158,8 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
         reply: Any = None,
     ) -> Queue[T]: ...
     @overload
@@ -170,6 +175,8 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
         reply: Any = None,
     ) -> Queue[Any]: ...
     def queue(self, name: str, type: Any = None, **options: Any) -> Queue[Any]:
@@ -180,8 +187,10 @@ class Log(Mapping[str, Channel[Any]]):
         (age), an int (bytes per partition), "consumed", or None to keep everything. `max_message_bytes`: key and value
         together (default 16 MiB, at most 256 MiB). `segment_bytes`: size of a partition's files. `carries`: "command"
         (default), "event" or "document". `codec`: "json" (default), "msgpack" or "raw". `compression`: how batches are
-        packed: "none" (default), "gzip", "snappy", "lz4" or "zstd". `reply`: the type of answers to its messages, for
-        `ask` and `Message.reply`.
+        packed: "none" (default), "gzip", "snappy", "lz4" or "zstd". `dedup_count`, `dedup_window`: a message sent with
+        `id=` is a duplicate when its id is among the last so many ids of its partition (default 100,000, at most
+        10,000,000; 0: ids are not looked for) and younger than so many seconds (default 600, at most 30 days).
+        `reply`: the type of answers to its messages, for `ask` and `Message.reply`.
 
         Options other than type, codec and partitions matter at creation only; change them later with `configure`.
         Raises SchemaMismatch if the channel exists with another kind, codec, dtype or number of partitions, ValueError
@@ -203,6 +212,8 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
         reply: Any = None,
     ) -> Topic[bytes]: ...
     @overload
@@ -218,6 +229,8 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
         reply: Any = None,
     ) -> Topic[T]: ...
     @overload
@@ -233,6 +246,8 @@ class Log(Mapping[str, Channel[Any]]):
         carries: Carries | None = None,
         codec: str | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
         reply: Any = None,
     ) -> Topic[Any]: ...
     def topic(self, name: str, type: Any = None, **options: Any) -> Topic[Any]:
@@ -297,7 +312,12 @@ class Log(Mapping[str, Channel[Any]]):
         `ack`: "written" (visible to every process, survives the death of all of them) or "synced" (on disk before a
         receipt completes). `linger` (seconds or timedelta): gather messages of `send` into batches for this long.
         `compression`: "none", "gzip", "snappy", "lz4", "zstd"; None: as the channel says. `partitioner`: a function
-        (key bytes or None, value, partitions) -> partition. `name`: not yet, see `log.can.named_producers`.
+        (key bytes or None, value, partitions) -> partition.
+
+        `name` (str, up to 184 bytes): the producer keeps its identity across restarts and processes, as in Kafka.
+        Opening the name fences whoever had it open: their next call raises Fenced. Messages carry (producer id, epoch,
+        sequence), and what is sent again after an error is recognised; `Producer.last` tells a restarted program where
+        to go on.
         """
         return Producer(
             self._engine, ack=ack, linger=linger, compression=compression, partitioner=partitioner, name=name
@@ -346,6 +366,26 @@ class Log(Mapping[str, Channel[Any]]):
             on_assign=on_assign,
             on_revoke=on_revoke,
         )
+
+    def transaction(
+        self,
+        producer: Producer,
+        *consumers: Consumer[Any],
+        timeout: Duration = TIMEOUT_SECONDS,
+        level: Level = "synced",
+    ) -> Transaction:
+        """Messages to any number of channels, and what `consumers` hand over, as one decision:
+
+            with log.transaction(producer, consumer) as tx:
+                tx.send_many(invoices, [bill(order) for order in consumer.receive_many()])
+
+        `producer` has a name, and one transaction at a time; its own `send` is refused meanwhile (RuntimeError).
+        `consumers`: none or several, at-least-once or manual; what they had handed over before and not committed goes
+        along. `timeout` (seconds or timedelta): then anybody may abort it, since readers wait at its first message.
+        `level`: "synced" (it survives a power cut, for a sync of each partition and one more) or "written": all or
+        nothing when processes die, while a power cut may take a part of it. Raises ValueError or TypeError.
+        """
+        return Transaction(self._engine, producer, consumers, timeout=timeout, level=level)
 
     @property
     def groups(self) -> Groups:

@@ -23,8 +23,9 @@ Stop: TypeAlias = "Literal['end'] | datetime | int | None"
 """Where it ends: at the log end as it is now, before a time or an offset, or never."""
 
 
-def resolve(opened: Opened, number: int, where: Start | Literal["end"]) -> int:
-    """The offset that `where` means in a partition; offsets are taken as they are.
+def resolve(opened: Opened, number: int, where: Start | Literal["end"], *, uncommitted: bool = False) -> int:
+    """The offset that `where` means in a partition; offsets are taken as they are. "latest" and "end" lie before the
+    first message of a transaction that is open, unless `uncommitted` ones are read too.
 
     Raises TypeError or ValueError for what is no place.
     """
@@ -32,12 +33,12 @@ def resolve(opened: Opened, number: int, where: Start | Literal["end"]) -> int:
     if isinstance(where, datetime):
         import numpy as np
 
-        found = partition.find(np.array([epoch_ms(where)], dtype=np.int64), opened.decompress)
-        return int(found[0])
+        found = int(partition.find(np.array([epoch_ms(where)], dtype=np.int64), opened.decompress)[0])
+        return found if uncommitted else min(found, partition.stable_end())
     if where == "earliest":
         return partition.bounds()[0]
     if where in ("latest", "end"):
-        return partition.bounds()[1]
+        return partition.bounds()[1] if uncommitted else partition.stable_end()
     return check_offset(where, "start")
 
 

@@ -14,23 +14,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 from tidelog import compression as _compression
 from tidelog import envelope
-from tidelog._native import Receipt, Sender, murmur2
+from tidelog._native import Named, Position, Receipt, Sender, murmur2
 from tidelog.config import Duration, duration_ms
 from tidelog.engine.base import Engine, Opened
-from tidelog.errors import Closed, NotSupported, TooLarge
+from tidelog.errors import Closed, Error, Fenced, NotSupported, TooLarge
 from tidelog.lingering import Gathered, Gathering, Waiting
 from tidelog.message import Headers, epoch_ms
 from tidelog.partitioner import Partitioner, check_partition, choose, key_bytes
 
 if TYPE_CHECKING:
-    pass
+    from tidelog._native import Partition
 
 __all__ = ["BATCH_BYTES", "Channelish", "Producer"]
 
@@ -42,6 +42,7 @@ BATCH_BYTES = 1 << 20
 ACKS = ("written", "synced")
 _IDLE_SECONDS = 0.05  # how long the clock's thread stays after the last message
 _SLICE_SECONDS = 0.05  # how often it looks whether the program is ending
+_RETRY_SECONDS = 0.1  # what is kept is sent again after this, or after `linger` where that is longer
 
 
 class Channelish(Protocol[T_co]):
@@ -57,7 +58,16 @@ class Producer:
     """Sends to any channel of a log; made by `log.producer(...)`.
 
     Errors of messages whose receipt nobody asked are raised by `flush` and `close`.
+
+    With a `name` it is the same producer again after a restart, and the only one: whoever opens the name later, in any
+    process, fences it, so that its next call raises Fenced and nothing more of it gets into the log. `last` says how
+    far the name has come. With `linger` as well, messages that could not be sent for a reason that may pass
+    (`error.retriable`, an interrupt) stay gathered, and the next `flush` sends them in the same place: none is lost,
+    and none is doubled, also where it is not known whether they are in the log already. Without `linger` an error
+    reaches the caller at once, and what is then sent again is another message (give it an `id`).
     """
+
+    _opens_late = False
 
     def __init__(
         self,
@@ -71,10 +81,13 @@ class Producer:
     ) -> None:
         """Programs call `log.producer(...)`, which documents the options.
 
-        Raises ValueError or TypeError for options out of range, NotSupported for `name`, or for a compression whose
-        package is missing (naming it).
+        Raises ValueError or TypeError for options out of range, NotSupported for `name` where the engine has none, or
+        for a compression whose package is missing (naming it); opening a name also Full, Locked, NoSpace,
+        StorageFailed.
         """
-        if name is not None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"the name of a producer is a str, not {type(name).__name__}")
+        if name is not None and not engine.can.named_producers:
             raise NotSupported(
                 f"producer(name={name!r}): this engine has no named producers (see log.can.named_producers): leave the "
                 f"name out, and give messages an id= that your receivers can recognise repetitions by"
@@ -99,7 +112,16 @@ class Producer:
         self._gathered: dict[str, Gathered] = {}
         self._failed: list[Gathering] = []
         self._clock: threading.Thread | None = None
+        self._name = name
+        self._named: Named | None = None
         engine.adopt(self)
+        if not self._opens_late:
+            self._open_name()
+
+    @property
+    def name(self) -> str | None:
+        """The name it was made with."""
+        return self._name
 
     @property
     def closed(self) -> bool:
@@ -136,7 +158,7 @@ class Producer:
         *,
         keys: Any = None,
         headers: Sequence[Any] | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
     ) -> Receipt:
@@ -149,14 +171,35 @@ class Producer:
             )
         with self._sending:
             self._send_gathered(opened.definition.id)
+            self._raise_kept(opened.definition.id)  # what is sent now would overtake it
             return self._sender(opened).send_many(
                 values, keys=keys, headers=headers, ids=ids, partition=partition, timestamp=timestamp
             )
 
+    def last(self, channel: Channelish[Any]) -> list[Position | None]:
+        """Where this name wrote last in each partition of a channel; None: nowhere that the log knows of. By partition.
+
+        It counts what any earlier self of the name wrote, and stays true: an earlier self that still runs can add
+        nothing any more. So a program that reads a source again after a restart goes on behind it. What is gathered and
+        not sent yet does not count. The log forgets a name when 65,536 others wrote to the partition after it.
+        Raises ValueError for a producer without a name, Fenced, Closed, Locked, Corrupt.
+        """
+        if self._name is None:
+            raise ValueError("a producer without a name leaves no trace: make it with log.producer(name=...)")
+        self._open()
+        self._open_name()
+        assert self._named is not None
+        found: list[Position | None] = []
+        for number, partition in enumerate(channel.opened().partitions):
+            offset = self._named.last(_native_partition(partition))
+            found.append(None if offset is None else Position(number, offset))
+        return found
+
     def flush(self) -> None:
         """Return when everything that was given to `send` is in the log, at this producer's ack level.
 
-        Raises the first error of messages that could not be sent and whose receipt nobody asked; once.
+        Raises the first error of messages that could not be sent and whose receipt nobody asked; once. Of a named
+        producer: also the error that keeps messages from being sent, as long as they are kept.
         """
         if os.getpid() != self._pid:
             return
@@ -165,9 +208,11 @@ class Producer:
         with self._sending:  # what another thread has taken out and not sent yet, the clock's above all
             pass
         self._raise_failure()
+        self._raise_kept(None)
 
     def close(self) -> None:
-        """Flush, then refuse further messages; idempotent. Raises like `flush`."""
+        """Flush, then refuse further messages; idempotent. Raises like `flush`: what could not be sent then is given
+        up."""
         if os.getpid() != self._pid:  # a forked child: what is gathered here is its parent's to send
             self._closed = True
             return
@@ -177,7 +222,12 @@ class Producer:
             self._closed = True
             self._changed.notify_all()
         self._engine.forget(self)
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            self._give_up()
+            if self._named is not None:
+                self._named.close()
 
     def __enter__(self) -> Self:
         self._open()
@@ -194,7 +244,23 @@ class Producer:
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
+        state = state if self._name is None else f" name={self._name!r}{state}"
         return f"<Producer ack={'synced' if self._synced else 'written'} linger={self._linger:g}{state}>"
+
+    # --- the name ---
+
+    def _open_name(self) -> None:
+        """Open the name, once. Where `_opens_late`, on the first thread that may wait."""
+        if self._name is None or self._named is not None:
+            return
+        with self._sending:
+            if self._named is None:
+                try:
+                    self._named = self._engine.name_producer(self._name)
+                except BaseException:
+                    self._closed = True
+                    self._engine.forget(self)
+                    raise
 
     # --- straight through ---
 
@@ -217,6 +283,7 @@ class Producer:
             synced=self._synced,
             compression=self._compression,
             partitioner=None if gathered else self._partitioner,
+            named=self._named,
         )
         self._senders[name] = (opened, sender)
         return sender
@@ -235,7 +302,9 @@ class Producer:
         elif type(data) is not bytes:
             raise TypeError(f"the channel {opened.definition.name!r} takes bytes, not {type(value).__name__}")
         if id is not None and not isinstance(id, str):
-            raise TypeError(f"id is a str, not {type(id).__name__}")
+            raise TypeError(f"a message id is a str, not {type(id).__name__}")
+        if id == "":
+            raise ValueError("a message id has at least one character: give id=None for none")
         key = key_bytes(key)
         size = len(data) + (len(key) if key else 0)
         if size > opened.definition.max_message_bytes:
@@ -261,31 +330,34 @@ class Producer:
 
     def _gather(self, opened: Opened, message: Waiting) -> Receipt:
         channel = opened.definition.id
+        if self._named is not None and self._named.fenced:  # sooner than when its batch goes out
+            raise Fenced(f"a newer producer of the name {self._name!r} was opened: stop this one, or open a new one")
         with self._lock:
             self._open()
+            if self._named is not None:
+                self._named.check()  # now, and not when the batch goes out
             gathered = self._gathered.get(channel)
             if gathered is None:
                 gathered = self._gathered[channel] = Gathered(opened)
             gathered.opened = opened
             partition = gathered.sticky if message.partition is None else message.partition
-            batch = gathered.batches.get(partition)
-            if batch is None:
-                batch = gathered.batches[partition] = Gathering(self, channel)
-                batch.due = time.monotonic() + self._linger
+            batches = gathered.batches.setdefault(partition, [])
+            if not batches or batches[-1].begun:
+                batches.append(Gathering(self, channel))
+                batches[-1].due = time.monotonic() + self._linger
                 if self._clock is None:
-                    clock = threading.Thread(target=self._tick, name="tidelog-linger", daemon=False)
-                    clock.start()
-                    self._clock = clock
+                    self._start_clock()
                 else:
                     self._changed.notify_all()
-            receipt = batch.add(message)
-            full = batch.bytes >= BATCH_BYTES
+            receipt = batches[-1].add(message)
+            full = batches[-1].bytes >= BATCH_BYTES
         if full:
             self._send_gathered(channel)
         return receipt
 
-    def _send_gathered(self, channel: str) -> None:
-        """Send what is gathered for a channel. Errors go to the receipts, and to whoever flushes."""
+    def _send_gathered(self, channel: str, last: bool = False) -> None:
+        """Send what is gathered for a channel. Errors go to the receipts, and to whoever flushes; what can be sent
+        again is kept, unless this is the last time."""
         with self._sending:
             gathered: Gathered | None = None
             try:
@@ -293,18 +365,81 @@ class Producer:
                     if (gathered := self._gathered.get(channel)) is None:
                         return
                     del self._gathered[channel]
-                for partition, batch in gathered.batches.items():
-                    try:
-                        batch.send(self._sender(gathered.opened, gathered=True), partition)
-                    except Exception as error:
-                        self._note_failure(batch, error)
+                for partition, batches in gathered.batches.items():
+                    for at, batch in enumerate(batches):
+                        try:
+                            sender = self._sender(gathered.opened, gathered=True)
+                            batch.send(sender, partition, self._sequences(gathered.opened, partition))
+                        except Exception as error:
+                            if last or not self._keeps(error):
+                                self._note_failure(batch, error)
+                                continue
+                            self._keep(batch, error)
+                            for later in batches[at + 1 :]:  # stays behind it, and whoever asks for it is told why
+                                later.kept = error
+                            break
+                self._put_back(channel, gathered)
             except BaseException as error:
                 # An interrupt: whoever waits for what was taken out and not sent must be told, or waits for ever.
                 if gathered is not None and self._gathered.get(channel) is not gathered:
-                    for batch in gathered.batches.values():
-                        if not batch.done.is_set():
-                            self._note_failure(batch, error)
+                    for batches in gathered.batches.values():
+                        for batch in batches:
+                            if self._named is None and not batch.done.is_set():
+                                self._note_failure(batch, error)
+                            elif not batch.done.is_set() and batch.begun:
+                                self._keep(batch, error)
+                    self._put_back(channel, gathered)
                 raise
+
+    def _sequences(self, opened: Opened, partition: int) -> Callable[[], int] | None:
+        """What tells the sequence of the next message in a partition; None: this producer has no name."""
+        named = self._named
+        if named is None:
+            return None
+        return lambda: named.next_sequence(_native_partition(opened.partitions[partition]))
+
+    def _keeps(self, error: Exception) -> bool:
+        return self._named is not None and isinstance(error, Error) and error.retriable
+
+    def _keep(self, batch: Gathering, error: BaseException) -> None:
+        batch.begun = True
+        batch.kept = error
+        batch.due = time.monotonic() + max(self._linger, _RETRY_SECONDS)
+
+    def _put_back(self, channel: str, gathered: Gathered) -> None:
+        """What was taken out and not sent goes before what was gathered meanwhile."""
+        with self._lock:
+            if gathered.drop_done():
+                newer = self._gathered.get(channel)
+                if newer is not None and newer is not gathered:
+                    gathered.put_before(newer)
+                self._gathered[channel] = gathered
+                self._start_clock()
+
+    def _start_clock(self) -> None:
+        """Under the lock."""
+        if self._clock is None and not self._closed:
+            clock = threading.Thread(target=self._tick, name="tidelog-linger", daemon=False)
+            clock.start()
+            self._clock = clock
+
+    def _raise_kept(self, channel: str | None) -> None:
+        """Raise why messages of a channel (None: of any) are kept and not sent, if there are such."""
+        with self._lock:
+            for name, gathered in self._gathered.items():
+                for batches in gathered.batches.values():
+                    if channel in (None, name) and batches and batches[0].kept is not None:
+                        raise batches[0].kept
+
+    def _give_up(self) -> None:
+        """What is still gathered when the producer is closed was tried to be sent a moment ago."""
+        with self._lock:
+            gathered, self._gathered = self._gathered, {}
+        closed = Closed("the producer was closed before the message could be sent")
+        for one in gathered.values():
+            for batches in one.batches.values():
+                for batch in batches:
+                    batch.fail(batches[0].kept or closed)
 
     def _note_failure(self, batch: Gathering, error: BaseException) -> None:
         batch.fail(error)
@@ -325,7 +460,7 @@ class Producer:
             with self._lock:
                 now = time.monotonic()
                 first = {
-                    channel: min(batch.due for batch in gathered.batches.values())
+                    channel: min(batches[0].due for batches in gathered.batches.values())
                     for channel, gathered in self._gathered.items()
                 }
                 if first:
@@ -339,10 +474,15 @@ class Producer:
                 if not due:
                     self._changed.wait(min([_SLICE_SECONDS, *(moment - now for moment in first.values())]))
             for channel in due:
-                self._send_gathered(channel)
+                self._send_gathered(channel, ending)
 
 
 def _raw_codec() -> Any:
     from tidelog.codec import codec_for
 
     return codec_for(bytes)
+
+
+def _native_partition(partition: Any) -> Partition:
+    """What an engine that has named producers has behind a partition."""
+    return cast("Partition", partition)

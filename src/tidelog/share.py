@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from tidelog._native import Reader
 from tidelog.engine.base import Engine, Membership, Opened
@@ -41,7 +41,7 @@ class Share(Reader):
     """The partitions of one consumer; those it could have are counted, and all calls of the reader go by that number.
 
     `start`, `stop`: where reading begins in a partition without a committed offset, and where it ends. `remembered`:
-    what "latest" meant is committed at once.
+    what "latest" meant is committed at once. `uncommitted`: open and aborted transactions are read too.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Share(Reader):
         start: Start,
         stop: Stop,
         remembered: bool,
+        uncommitted: bool,
         on_assign: OnChange | None,
         on_revoke: OnChange | None,
     ) -> None:
@@ -60,6 +61,7 @@ class Share(Reader):
         self._engine = engine
         self._group = group
         self._start, self._stop, self._remembered = start, stop, remembered
+        self._uncommitted = uncommitted
         self._on_assign, self._on_revoke = on_assign, on_revoke
         self._generation = engine.generation
         self._channels = list(channels)
@@ -79,7 +81,7 @@ class Share(Reader):
     def _enter_group(self, membership: Membership | None) -> None:
         """Takes what is free of its share (None: everything, without a group). The reader is attached."""
         if self._stop is not None:
-            self._end_at([resolve(opened, number, self._stop) for opened, number in self._parts])
+            self._end_at([self._place(opened, number, self._stop) for opened, number in self._parts])
         self._membership = membership
         if membership is None:
             for index in range(len(self._parts)):
@@ -92,7 +94,11 @@ class Share(Reader):
         again = self._look()
         told, self._news = self._news, []
         if told and self._on_assign is not None:
-            self._on_assign([self._names[index] for index in told])
+            try:
+                self._on_assign([self._names[index] for index in told])
+            except BaseException:  # it may be the one that seeks: nothing is read before it went through
+                self._news = [index for index in told if index in self._held] + self._news
+                raise
         return again
 
     def _look(self) -> float | None:
@@ -136,7 +142,7 @@ class Share(Reader):
                 opened, number = self._parts[index]
                 # What came into a partition before anybody could have it is not to be skipped.
                 grown = index >= self._first_grown and not isinstance(self._start, datetime)
-                offset = resolve(opened, number, "earliest" if grown else self._start)
+                offset = self._place(opened, number, "earliest" if grown else self._start)
                 if self._remembered and self._group is not None:
                     # Whoever reads on here begins at this very place, even if this consumer handles nothing: "latest",
                     # asked again, would skip what came meanwhile.
@@ -176,6 +182,9 @@ class Share(Reader):
         if self._membership is not None:
             self._membership.leave()
 
+    def _place(self, opened: Opened, number: int, where: Start | Literal["end"]) -> int:
+        return resolve(opened, number, where, uncommitted=self._uncommitted)
+
     # --- growing ---
 
     def _grow(self) -> None:
@@ -196,7 +205,7 @@ class Share(Reader):
         first = len(self._parts)
         # What a partition holds that was not there is no part of "up to the end as it was".
         stop: Start | None = "earliest" if self._stop == "end" else self._stop
-        ends = [] if stop is None else [resolve(opened, number, stop) for opened, number in parts]
+        ends = [] if stop is None else [self._place(opened, number, stop) for opened, number in parts]
         self._engine.extend_reader(self, parts)
         self._count_in(parts)
         if ends:

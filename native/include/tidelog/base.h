@@ -32,7 +32,9 @@ enum tl_status {
     TL_EDROPPED = -18, /* the partition was dropped */
     TL_EFULL = -19,    /* a fixed table has no free slot */
     TL_EBUS = -20,     /* SIGBUS or SIGSEGV inside a guarded access to a map */
-    TL_ETURNED = -21   /* a wait ended because the word of its group moved on; never an exception */
+    TL_ETURNED = -21,  /* a wait ended because the word of its group moved on; never an exception */
+    TL_EOUTOFORDER = -22, /* a producer's batch does not follow its last one */
+    TL_ETXNSTATE = -23    /* what was asked does not fit the state of the transaction */
 };
 
 /* Filled by the failing call, owned by the caller: there is no per-thread global. */
@@ -51,10 +53,13 @@ typedef struct tl_error {
 
 /* gcc refuses fences under ThreadSanitizer, which orders nothing by them anyway. */
 #if defined(__SANITIZE_THREAD__)
-#define TL_FULL_FENCE() ((void)0)
+#define TL_FENCE(order) ((void)0)
 #else
-#define TL_FULL_FENCE() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define TL_FENCE(order) __atomic_thread_fence(order)
 #endif
+#define TL_FULL_FENCE() TL_FENCE(__ATOMIC_SEQ_CST)
+#define TL_ACQUIRE_FENCE() TL_FENCE(__ATOMIC_ACQUIRE) /* loads before it come before all that follow */
+#define TL_RELEASE_FENCE() TL_FENCE(__ATOMIC_RELEASE) /* stores after it come after all before it */
 
 /* Fill `err` (which may be NULL) and return `code`, so that a caller can write `return tl_fail(...)`. */
 int tl_fail(tl_error *err, int code, const char *what, const char *path, int64_t position);

@@ -15,13 +15,21 @@ typedef struct tl_clock {
 } tl_clock;
 
 int64_t tl_clock_ask(tl_clock *clock);
+int64_t tl_clock_ask_monotonic(tl_clock *clock);
 
-TL_INLINE int64_t tl_clock_ms(tl_clock *clock) {
+TL_INLINE bool tl_clock_holds(const tl_clock *clock) {
 #if defined(__x86_64__)
-    if (TL_LIKELY(__builtin_ia32_rdtsc() - clock->cycles < clock->left))
-        return clock->now_ms;
+    return TL_LIKELY(__builtin_ia32_rdtsc() - clock->cycles < clock->left);
+#else
+    return clock->left == UINT64_MAX; /* never */
 #endif
-    return tl_clock_ask(clock);
+}
+
+/* The wall clock. */
+TL_INLINE int64_t tl_clock_ms(tl_clock *clock) { return tl_clock_holds(clock) ? clock->now_ms : tl_clock_ask(clock); }
+/* The monotonic clock; a tl_clock is asked for one of them only. */
+TL_INLINE int64_t tl_clock_monotonic_ms(tl_clock *clock) {
+    return tl_clock_holds(clock) ? clock->now_ms : tl_clock_ask_monotonic(clock);
 }
 
 #endif

@@ -8,10 +8,38 @@
 #include "tidelog/batch.h"
 #include "tidelog/store.h"
 
+/* Bytes and the records in them; positions in records are from `bytes`. Zero it before use, free with tl_chunk_free;
+ * tl_chunk_clear keeps the memory. */
+typedef struct tl_chunk {
+    uint8_t *bytes;
+    size_t used, room;
+    tl_record *records;
+    size_t count, capacity;
+} tl_chunk;
+/* Appends the unpacked payload of a compressed batch to chunk->bytes (through tl_chunk_reserve). */
+typedef int (*tl_unpack)(void *context, tl_chunk *chunk, const tl_batch *batch, size_t payload_at, size_t payload_bytes,
+                         tl_error *err);
+
 typedef struct tl_appended {
     int64_t base_offset, next_offset; /* offsets are dense from the first message to the last */
     uint64_t tail;                    /* to be given to tl_partition_sync */
+    /* Only of appends with a producer or ids: */
+    size_t answered;                  /* messages, from the first on, that are in the log now; after an error perhaps not all */
+    size_t duplicates;                /* of these: were in it before */
+    int32_t sequence;                 /* of the first message; -1: none was given yet */
 } tl_appended;
+
+struct tl_producer;
+struct tl_transaction;
+struct tl_message_id;
+
+/* As whom to append. */
+typedef struct tl_producing {
+    const struct tl_producer *producer;       /* NULL: a client's own batch, as `encoded` says */
+    struct tl_transaction *transaction;       /* NULL: not in a transaction */
+    int16_t epoch;                            /* of the transaction; else the one in force is taken */
+    int32_t sequence;                         /* of the first message, where it is sent again; -1: the next one */
+} tl_producing;
 
 /* What to append; exactly one of messages, rows, encoded is set. */
 typedef struct tl_append {
@@ -23,7 +51,20 @@ typedef struct tl_append {
     int64_t max_timestamp_ms;  /* of `encoded` */
     size_t bound_bytes;        /* of messages: tl_batch_bound of their bytes, if the caller has summed them; 0: not */
     const tl_batch_spec *spec; /* NULL: tl_batch_plain */
+    /* Either of these two asks for checks (append_checked.c), the plain path has none: */
+    const tl_producing *producing;
+    const struct tl_message_id *ids; /* one per message (`first` is 0): those seen before are left out. With `encoded`, where
+                                      * nothing can be left out, all are then: *offsets and *duplicates say why */
+    tl_unpack unpack;                /* of compressed batches that others appended, with `unpack_context`; NULL: none can be */
+    void *unpack_context;
+    bool no_ids;                     /* of `encoded`: a message without an id in `ids` has no header message-id either */
+    /* With checks, where not NULL, one per message: offsets (of a duplicate: the first one's), and whether it was one. Of
+     * `encoded` with ids, a repetition within the batch gets TL_DUPLICATE_OF_THIS_CALL and the number of the first. */
+    int64_t *offsets;
+    uint8_t *duplicates;
 } tl_append;
+
+enum { TL_DUPLICATE = 1, TL_DUPLICATE_OF_THIS_CALL = 2 };
 
 enum {
     TL_APPEND_TRY =
@@ -38,6 +79,13 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
 /* The path of `send`. */
 int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags, tl_appended *result,
                             tl_error *err);
+
+/* What the partition knows an id by, and whatever is needed to look for it is on its way: the earlier the better. */
+void tl_partition_expect_id(tl_partition *partition, const void *id, size_t bytes, struct tl_message_id *out);
+/* The path of `send` with an id, which never waits. TL_OK: it is in (result->duplicates 1: it was in before, and
+ * result->base_offset is where). TL_EAGAIN: this needs tl_partition_append, with or without waiting. */
+int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const struct tl_message_id *id,
+                               tl_appended *result, tl_error *err);
 
 /* Whether somebody holds the append lock now: tells what TL_EAGAIN of a try was about. */
 bool tl_partition_is_locked(const tl_partition *partition);
@@ -64,14 +112,6 @@ typedef struct tl_cursor {
     bool located;
 } tl_cursor;
 
-/* Bytes and the records in them; positions in records are from `bytes`. Zero it before use, free with tl_chunk_free;
- * tl_chunk_clear keeps the memory. */
-typedef struct tl_chunk {
-    uint8_t *bytes;
-    size_t used, room;
-    tl_record *records;
-    size_t count, capacity;
-} tl_chunk;
 void tl_chunk_clear(tl_chunk *chunk);
 void tl_chunk_free(tl_chunk *chunk);
 int tl_chunk_reserve(tl_chunk *chunk, size_t more_bytes, size_t more_records, tl_error *err);
@@ -110,10 +150,7 @@ int tl_partition_read_rows(tl_partition *partition, tl_cursor *cursor, size_t ro
                            unsigned flags, tl_read_end *end, tl_error *err);
 
 /* Random access: the records at `offsets` (any order; sorted is fast), one record each, in order. An offset without a
- * message (a gap, a control record) or outside the log is TL_ERANGE, *failed says which. Compressed batches: `unpack`
- * is called with the payload and must append the unpacked payload to chunk->bytes (through tl_chunk_reserve). */
-typedef int (*tl_unpack)(void *context, tl_chunk *chunk, const tl_batch *batch, size_t payload_at, size_t payload_bytes,
-                         tl_error *err);
+ * message (a gap, a control record) or outside the log is TL_ERANGE, *failed says which. */
 int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t count, tl_chunk *chunk, unsigned flags,
                          tl_unpack unpack, void *context, size_t *failed, tl_error *err);
 

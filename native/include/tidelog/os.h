@@ -12,6 +12,7 @@ typedef struct tl_stat {
     uint64_t device, inode, size_bytes;
     uint64_t blocks_bytes; /* really allocated */
     int64_t modified_ms;
+    int64_t created_ms; /* 0: the file system does not say */
     uint32_t mode, links, uid;
 } tl_stat;
 
@@ -103,7 +104,15 @@ enum tl_bug {
                             X(AWAY_TIME_IGNORED) X(GROUPS_NOT_REPAIRED) X(LIVE_HOLDER_IGNORED) \
                                 X(EXPELLED_LEASE_KEPT) X(INSTALL_WITHOUT_WAKE) X(INSTALL_VERSION_UNCHECKED) \
                                     X(NAMESAKE_NOT_FENCED) X(OVERDUE_NEVER_EXPELLED) X(HOLDER_OF_ANY_EPOCH) \
-                                        X(REMOVED_WITHOUT_A_TURN)
+                                        X(REMOVED_WITHOUT_A_TURN) X(SEQUENCE_NOT_CHECKED) \
+                                            X(EPOCH_NOT_CHECKED) X(WINDOW_OF_ONE) X(NAME_NOT_FENCED) \
+                                                X(PRODUCERS_NOT_MARKED) X(EPOCH_NOT_SYNCED) X(MARKER_BEFORE_RECORD_SYNC) X(LSO_AFTER_TAIL) \
+                                                    X(LATE_MARKER_HITS_NEXT) X(OFFSETS_WITHOUT_LEASE_CHECK) \
+                                                        X(ABORT_NOT_INDEXED) X(TAKER_DOES_NOT_FINISH) \
+                                                            X(ID_NOTED_BEFORE_TAIL) X(ID_WINDOW_FORGETS) \
+                                                            X(IDS_NOT_REBUILT) X(ID_AGE_IGNORED) X(IDS_COMPLETE_FIRST) \
+                                                            X(ID_DECIDED_TAKEN_FOR_OPEN) X(ID_ABORTED_TAKEN) \
+                                                            X(COMMIT_FORGETS_A_PARTITION) X(LSO_NOT_REPAIRED)
 #define TL_BUG_ENUM(name) TL_BUG_##name,
     TL_BUG_LIST(TL_BUG_ENUM)
 #undef TL_BUG_ENUM

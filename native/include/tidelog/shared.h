@@ -116,8 +116,12 @@ typedef struct tl_cold {
     uint64_t aborts;       /* aborted transactions noted in this boot; release-stored before readers may pass them */
     int64_t id_age_ms;     /* how long, and */
     uint32_t id_count;     /* among how many ids, a repeated id is a duplicate; 0: never */
-    uint32_t reserved_a;
-    uint64_t reserved[19];
+    uint32_t ids_file;     /* number of the file `ids` in force; 0: there is none, whatever ids_complete says */
+    uint64_t ids_key;      /* of the hash of ids, random per boot; 0: none yet */
+    uint64_t first_open;   /* place: no open transaction begins before it; UINT64_MAX: there is none. Lowered before `lso`,
+                            * raised after the tail: what `lso` is computed from after a death */
+    uint64_t producers;    /* 1: there are files BASE.producers, 2: there is none, 0: not known in this boot */
+    uint64_t reserved[16];
     char directory[264]; /* name of the partition's directory, NUL-terminated */
 } tl_cold;
 
@@ -168,6 +172,7 @@ typedef struct tl_member_row {
 } tl_member_row;
 
 #define TL_PRODUCER_NAME_BYTES 184u
+#define TL_PRODUCER_IDS_KEPT 4
 
 /* A named producer. Written under `transactions_lock`; `holder` is compared by every append under a partition's lock. A row
  * that nobody owns and that has no transaction may be taken for another name: what must outlive it is in the checkpoint. */
@@ -180,7 +185,7 @@ typedef struct tl_producer_row {
     uint32_t transaction; /* number of its open record + 1; 0: none */
     uint32_t name_bytes;  /* 0: a free row */
     uint32_t reserved_a;
-    uint64_t reserved[4];
+    int64_t previous_ids[TL_PRODUCER_IDS_KEPT]; /* the producer ids this name had before, newest first; -1: none */
     char name[TL_PRODUCER_NAME_BYTES];
 } tl_producer_row;
 
@@ -218,6 +223,10 @@ typedef struct tl_shared_header {
     int64_t next_producer_id, producer_ids_end; /* of the block that the checkpoint has given out */
     uint64_t next_transaction;               /* numbers of transactions; never goes back within a boot */
     uint32_t transactions_failed;            /* errno of a failed sync of the records; sticky, 0: none */
+    uint32_t records_sync_lock;              /* one sync of the records at a time, for all who wait */
+    uint64_t decisions;                      /* taken so far; numbers them */
+    uint64_t decisions_synced;               /* up to this one the records are on disk */
+    uint32_t records_syncing;                /* 1: a leader is inside that sync, or died there */
     uint32_t reserved_d;
 } tl_shared_header;
 

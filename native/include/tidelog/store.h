@@ -60,6 +60,8 @@ typedef struct tl_partition_config {
     int64_t segment_ms, retention_ms, retention_bytes;
     uint32_t max_message_bytes;
     bool retention_consumed;
+    uint32_t id_count; /* a message whose id is among the last so many ids, */
+    int64_t id_age_ms; /* and younger than this, is a duplicate; id_count 0: none is */
 } tl_partition_config;
 
 /* Durable when they return, all or none. Callers hold the catalogue lock, except in tests. */

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tidelog import envelope
 from tidelog.aio.opening import Opening
 from tidelog.aio.replies import Postmen, Replies
 from tidelog.aio.sending import Sending
@@ -22,6 +21,7 @@ from tidelog.errors import Timeout
 from tidelog.message import Message
 from tidelog.patterns.mailbox import Mailbox
 from tidelog.patterns.request import Asking as SyncAsking
+from tidelog.patterns.request import envelope_of
 
 if TYPE_CHECKING:
     from tidelog._native import Channelled
@@ -78,7 +78,7 @@ class Asking(Generic[T]):
         slot = mailbox.expect(question.encode(), shared, 1)
         try:
             until = _deadline(seconds)
-            await self._send_question(mailbox, value, key, headers, question)
+            await self._send_question(mailbox, value, key, headers, question, id)
             if not await self._postmen.of(mailbox).wait(slot, until):
                 raise Timeout(
                     f"no answer to the question {question} came from {self._channel.name!r} within {seconds:g} s: is a "
@@ -115,7 +115,7 @@ class Asking(Generic[T]):
         slot = mailbox.expect(question.encode(), shared, limit)
         replies = self._replies(mailbox, slot, question, seconds, limit)
         try:
-            await self._send_question(mailbox, value, key, headers, question)
+            await self._send_question(mailbox, value, key, headers, question, id)
         except BaseException:
             replies.end()
             raise
@@ -141,11 +141,12 @@ class Asking(Generic[T]):
             return self._channel._prepare(timeout, limit, headers, id, None)
         return await self._threads.calls.submit(self._channel._prepare, timeout, limit, headers, id, durable)
 
-    async def _send_question(self, mailbox: Mailbox, value: T, key: Any, headers: Any, id: str) -> None:
-        own = [(envelope.CORRELATION_ID, id), (envelope.REPLY_TO, mailbox.name)]
-        enclosed = envelope.enclose(own, headers, envelope.current.get())
-        options = {"key": key, "headers": enclosed, "id": id, "partition": None, "timestamp": None}
-        await self._sender().send(value, options)
+    async def _send_question(
+        self, mailbox: Mailbox, value: T, key: Any, headers: Any, question: str, id: str | None
+    ) -> None:
+        sender = self._sender()
+        options = envelope_of(mailbox, key, headers, question, id, len(sender.opened.partitions))
+        await sender.send(value, options)
 
 
 def _deadline(seconds: float | None) -> float | None:

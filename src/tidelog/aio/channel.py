@@ -103,6 +103,16 @@ class Channel(Asking[T], Generic[T]):
         return self.opened().definition.max_message_bytes
 
     @property
+    def dedup_count(self) -> int:
+        """Among how many ids of a partition a repeated `id=` is a duplicate, as it is known here; 0: never."""
+        return self.opened().definition.dedup_count
+
+    @property
+    def dedup_window(self) -> float:
+        """How many seconds old that id may be, as it is known here."""
+        return self.opened().definition.dedup_window_ms / 1000
+
+    @property
     def sync_channel(self) -> SyncChannel[T]:
         """The channel for code that may block, on the same open log."""
         return self._channel
@@ -230,9 +240,11 @@ class Channel(Asking[T], Generic[T]):
         max_message_bytes: int | None = None,
         segment_bytes: int | None = None,
         compression: str | None = None,
+        dedup_count: int | None = None,
+        dedup_window: Duration | None = None,
     ) -> None:
-        """Change retention, the number of partitions, limits, compression; arguments and errors are those of
-        `tidelog.Channel.configure`."""
+        """Change retention, the number of partitions, limits, compression, the window of ids; arguments and errors are
+        those of `tidelog.Channel.configure`."""
         await self._threads.calls.submit(
             lambda: self._channel.configure(
                 retention=retention,
@@ -240,6 +252,8 @@ class Channel(Asking[T], Generic[T]):
                 max_message_bytes=max_message_bytes,
                 segment_bytes=segment_bytes,
                 compression=compression,
+                dedup_count=dedup_count,
+                dedup_window=dedup_window,
             )
         )
 

@@ -372,6 +372,19 @@ class Consumer(Generic[T]):
             self._task = None
             raise
 
+    async def _hold(self) -> _Inner[T]:
+        """For a transaction: no other task is inside until `_let_go`."""
+        inner = await self._enter()
+        try:
+            await self._quiet()
+        except BaseException:
+            self._task = None
+            raise
+        return inner
+
+    def _let_go(self) -> None:
+        self._task = None
+
     def _join(self) -> _Inner[T]:
         """On a thread."""
         self._check_open()

@@ -22,6 +22,7 @@ from tidelog.aio.opening import Opening
 from tidelog.aio.producer import Producer
 from tidelog.aio.replies import Postmen
 from tidelog.aio.threads import Threads
+from tidelog.aio.transaction import Transaction
 from tidelog.aio.worker import Worker
 from tidelog.channel import Channel as SyncChannel
 from tidelog.channel import Queue as SyncQueue
@@ -35,6 +36,7 @@ from tidelog.log import open as open_sync
 from tidelog.partitioner import Partitioner
 from tidelog.places import Start, Stop
 from tidelog.skew_watch import WARN_SHARE, Listener
+from tidelog.transaction import TIMEOUT_SECONDS, Level
 
 __all__ = ["Log", "open"]
 
@@ -247,6 +249,17 @@ class Log:
             "on_revoke": on_revoke,
         }
         return Consumer(self._threads, self._engine, [channel.sync_channel for channel in channels], options)
+
+    def transaction(
+        self,
+        producer: Producer,
+        *consumers: Consumer[Any],
+        timeout: Duration = TIMEOUT_SECONDS,
+        level: Level = "synced",
+    ) -> Transaction:
+        """Messages to any number of channels, and what `consumers` hand over, as one decision: enter it by `async
+        with`. Arguments and errors are those of `tidelog.Log.transaction`."""
+        return Transaction(self._threads, self._engine, producer, consumers, timeout=timeout, level=level)
 
     async def offsets(self) -> list[Committed]:
         """How far each group has come in each partition, by group, channel and partition."""

@@ -16,9 +16,11 @@ from tidelog.aio.channel import Channel
 from tidelog.aio.receipt import Receipt
 from tidelog.aio.sending import Sending
 from tidelog.aio.threads import Threads
+from tidelog.aio.worker import Worker
 from tidelog.config import Duration
 from tidelog.engine.base import Engine
 from tidelog.errors import Closed
+from tidelog.message import Position
 from tidelog.partitioner import Partitioner
 from tidelog.producer import Producer as SyncProducer
 
@@ -34,7 +36,8 @@ class Producer:
     """Sends to any channel of a log; made by `log.producer(...)` of `tidelog.aio`. Use it as `async with`, or await
     `close`.
 
-    Errors of messages whose receipt nobody asked are raised by `flush` and `close`.
+    Errors of messages whose receipt nobody asked are raised by `flush` and `close`. A `name` is opened by `async with`,
+    or by the first call that sends; see `tidelog.Producer` for what it means.
     """
 
     def __init__(
@@ -56,6 +59,12 @@ class Producer:
         self._lingers = bool(self._gathering._linger)
         self._synced = ack == "synced"
         self._sendings: dict[str, Sending] = {}
+        self._ending = Worker("tidelog-transactions")  # where its transactions begin and end
+
+    @property
+    def name(self) -> str | None:
+        """The name it was made with."""
+        return self._gathering.name
 
     @property
     def closed(self) -> bool:
@@ -85,6 +94,7 @@ class Producer:
             "partition": partition,
             "timestamp": timestamp,
         }
+        await self._open_name()
         if not self._lingers:
             return await self._sending(channel).send(value, options)
         receipt = self._gathering.send(channel, value, **options)
@@ -105,11 +115,19 @@ class Producer:
     ) -> Receipt:
         """Send many messages; the arguments are those of `channel.send_many`. They are batches already, so they do not
         linger; what was gathered for the channel before goes out first."""
+        await self._open_name()
         sending = self._sending(channel)
         if self._lingers:
             self._gathering._send_gathered(channel.opened().definition.id)
+            if self._gathering.name is not None:  # what could not be sent must not be overtaken
+                await self._threads.sends.submit(self._gathering._raise_kept, channel.opened().definition.id)
         options = {"keys": keys, "headers": headers, "ids": ids, "partition": partition, "timestamp": timestamp}
         return await sending.send_many(values, options)
+
+    async def last(self, channel: Channel[Any]) -> list[Position | None]:
+        """Where this name wrote last in each partition of a channel, as `tidelog.Producer.last` says."""
+        await self._open_name()
+        return await self._threads.sends.submit(self._gathering.last, channel)
 
     async def flush(self) -> None:
         """Return when everything that was given to `send` is in the log, at this producer's ack level.
@@ -125,6 +143,7 @@ class Producer:
 
     async def __aenter__(self) -> Self:
         self._check_open()
+        await self._open_name()
         return self
 
     async def __aexit__(
@@ -144,9 +163,15 @@ class Producer:
         opened = channel.opened()
         sending = self._sendings.get(opened.definition.id)
         if sending is None or sending.opened is not opened:
-            sending = Sending(self._threads, self._engine, opened, synced=self._synced, **self._options)
+            named = self._gathering._named
+            sending = Sending(self._threads, self._engine, opened, synced=self._synced, named=named, **self._options)
             self._sendings[opened.definition.id] = sending
         return sending
+
+    async def _open_name(self) -> None:
+        if self._gathering.name is not None and self._gathering._named is None:
+            self._check_open()
+            await self._threads.sends.submit(self._gathering._open_name)  # it may wait for the disk
 
     def _check_open(self) -> None:
         if self.closed:
@@ -156,6 +181,8 @@ class Producer:
 class _Gathering(SyncProducer):
     """Gathers in the loop, and sends what was gathered on a thread."""
 
+    _opens_late = True
+
     def __init__(self, threads: Threads, engine: Engine, **options: Any) -> None:
         super().__init__(engine, **options)
         self._threads = threads
@@ -163,11 +190,11 @@ class _Gathering(SyncProducer):
     def __repr__(self) -> str:
         return f"<_{super().__repr__()[1:]}"
 
-    def _send_gathered(self, channel: str) -> None:
+    def _send_gathered(self, channel: str, last: bool = False) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            super()._send_gathered(channel)
+            super()._send_gathered(channel, last)
         else:
             self._threads.sends.submit(super()._send_gathered, channel, tag=self)
 

@@ -63,6 +63,16 @@ class Receipt:
         """The offset of every message in its partition."""
         return self._complete().offsets
 
+    @property
+    def duplicate(self) -> bool:
+        """Whether the message, or every one of them, was in the log already."""
+        return self._complete().duplicate
+
+    @property
+    def duplicates(self) -> NDArray[np.bool_]:
+        """Which of the messages were in the log already."""
+        return self._complete().duplicates
+
     async def result(self, timeout: Duration | None = None, level: str | None = None) -> Position:
         """The Position of the (last) message; waits for its batch if it lingers. `level="synced"`: for the disk too.
 

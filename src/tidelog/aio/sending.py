@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,7 @@ class Sending:
         synced: bool = False,
         compression: str | None = None,
         partitioner: Callable[[bytes | None, Any, int], int] | None = None,
+        named: Any = None,
     ) -> None:
         """Raises NotSupported for a compression whose package is missing (naming it)."""
         self.opened = opened
@@ -49,8 +51,21 @@ class Sending:
         for sender in (self._quick, self._patient):
             # Never a compiled sender of level synced: the disk is waited for on its own thread, by one sync for all
             # messages that were appended meanwhile.
-            engine.attach_sender(sender, opened, compression=compression, partitioner=partitioner)
+            engine.attach_sender(
+                sender,
+                opened,
+                compression=compression,
+                partitioner=partitioner,
+                named=named,
+            )
         self._quick._never_wait()
+
+    def within(self, transacting: Any, through: bool) -> Sending:
+        """The same as part of a transaction; `through`: a sync will follow."""
+        inner = copy(self)
+        inner._synced = False
+        inner._quick, inner._patient = (sender._within(transacting, through) for sender in (self._quick, self._patient))
+        return inner
 
     async def send(self, value: Any, options: dict[str, Any]) -> Receipt:
         """Append one message; `options`: the keywords of `Sender.send`."""

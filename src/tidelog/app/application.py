@@ -19,11 +19,13 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from tidelog.app.attempt import attempt, attempt_async
 from tidelog.app.event_loop import EventLoop
+from tidelog.app.exactly_once import ExactlyOnceLoop, Output
 from tidelog.app.handler import Handler
 from tidelog.app.inline import InlineLoop
 from tidelog.app.outcome import Fatal, Outcome
@@ -33,6 +35,7 @@ from tidelog.config import Duration, duration_ms
 from tidelog.errors import Closed
 from tidelog.log import Log
 from tidelog.log import open as open_log
+from tidelog.transaction import LEVELS, Level
 
 if TYPE_CHECKING:
     from tidelog.app.channels import ChannelSpec
@@ -43,7 +46,7 @@ __all__ = ["App"]
 
 logger = logging.getLogger("tidelog.app")
 
-Loop = InlineLoop | ThreadLoop | TaskLoop
+Loop = InlineLoop | ThreadLoop | TaskLoop | ExactlyOnceLoop
 
 
 class App(Registry):
@@ -51,7 +54,9 @@ class App(Registry):
 
     `name`: of the service; topics are read as the group of this name unless `group=` says otherwise. `url`: of the log,
     as for `tidelog.open` (None: $TIDELOG_URL); or an open `log`, which is left open. `version`, `description`: for the
-    API description. `drain_timeout`: seconds that handlers have to end when the application stops.
+    API description. `drain_timeout`: seconds that handlers have to end when the application stops. `level`: of the
+    transactions of handlers with delivery="exactly-once": "synced", or "written", which is faster, and atomic when
+    processes die but not when the power is cut.
 
     A message is committed when its handler has returned and what it returned was sent: at least once. After a kill only
     what was in hand is handled again, and what had overtaken it in its partition (`concurrency`). A handler that
@@ -69,6 +74,7 @@ class App(Registry):
         log: Log | None = None,
         *,
         drain_timeout: Duration = 10.0,
+        level: Level = "synced",
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: an application has a name, it is the group that reads topics")
@@ -78,6 +84,9 @@ class App(Registry):
         self.url = url
         self.version = version
         self.description = description
+        if level not in LEVELS:
+            raise ValueError(f"level={level!r} does not exist: use one of {', '.join(LEVELS)}")
+        self._level = level
         self.drain_timeout = duration_ms(drain_timeout, "drain_timeout") / 1000
         self._given = log
         self._testing: Log | None = None
@@ -247,7 +256,7 @@ class App(Registry):
             ended = loop.finish(deadline)
             thread.join(max(deadline - time.monotonic(), 0.0) if ended else 1.0)
             if thread.is_alive() or not ended:
-                again = loop.handler.delivery == "at-least-once"
+                again = loop.handler.delivery != "at-most-once"
                 logger.warning(
                     "%s did not end within %g s: what it has %s",
                     loop.handler.name,
@@ -286,6 +295,8 @@ class App(Registry):
         return spec.open(self.log)
 
     def _loop(self, handler: Handler) -> Loop:
+        if handler.delivery == "exactly-once":
+            return self._exactly_once(handler)
         outcome = Outcome(handler, self._channel, self._hooks)
         channel = self._channel(handler.channel)
         many = handler.concurrency
@@ -297,6 +308,15 @@ class App(Registry):
         limit = KEY_THREADS if many == "key" else many
         name = f"{self.name}-{handler.name}"
         return ThreadLoop(handler, channel, outcome, attempt(handler, outcome, self._events), limit, name)
+
+    def _exactly_once(self, handler: Handler, now: Callable[[], float] = time.monotonic) -> ExactlyOnceLoop:
+        output = Output()
+        outcome = Outcome(handler, self._channel, self._hooks, output.to)
+        call = attempt(handler, outcome, self._events)
+        return ExactlyOnceLoop(
+            handler, self._channel(handler.channel), outcome, call, log=self.log, output=output, name=self.name,
+            level=self._level, now=now,
+        )  # fmt: skip
 
     def _run(self, loop: Loop) -> None:
         """A handler's receiving thread."""

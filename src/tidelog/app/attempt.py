@@ -1,7 +1,7 @@
 """What is done with one message: how is the function called, and when does the message count as handled?
 
-Floor 8: may import handler, outcome, dead_letter, event_loop, envelope, message. Thread rule: what is made here may be
-called from any thread.
+Floor 8: may import handler, outcome, dead_letter, event_loop, steps, envelope, message. Thread rule: what is made here
+may be called from any thread.
 
 An attempt is one function (message, subject) -> None that raises when the message was not handled. It is put together
 once per handler, so that nothing is decided per message that can be decided before.
@@ -18,6 +18,7 @@ from tidelog.app.dead_letter import REDRIVEN_FOR
 from tidelog.app.event_loop import EventLoop
 from tidelog.app.handler import Handler
 from tidelog.app.outcome import Outcome
+from tidelog.app.steps import watched, watched_async
 from tidelog.message import Message
 
 __all__ = ["Attempt", "AttemptAsync", "attempt", "attempt_async"]
@@ -30,7 +31,7 @@ AttemptAsync: TypeAlias = Callable[[Message[Any], Any], Awaitable[None]]
 def attempt(handler: Handler, outcome: Outcome, events: EventLoop) -> Attempt:
     """For the calling thread; a coroutine is waited for."""
     handling = envelope.current.set  # never reset: the next message takes its place
-    function = handler.function if not handler.is_async else _waiting(handler.function, events)
+    function = watched(handler.name, handler.function if not handler.is_async else _waiting(handler.function, events))
     if handler.takes == "batch":
 
         def of_batch(message: Message[Any], subject: Any) -> None:
@@ -59,7 +60,7 @@ def attempt(handler: Handler, outcome: Outcome, events: EventLoop) -> Attempt:
 
 def attempt_async(handler: Handler, outcome: Outcome) -> AttemptAsync:
     """For the event loop; handlers of batches are not called this way."""
-    function, takes_value = handler.function, handler.takes == "value"
+    call, takes_value = watched_async(handler.name, _completing(handler.function)), handler.takes == "value"
     skips = handler.channel.kind == "topic"
     handling = envelope.current.set  # each task has a context of its own
 
@@ -67,7 +68,7 @@ def attempt_async(handler: Handler, outcome: Outcome) -> AttemptAsync:
         if skips and is_for_others(message, handler.group):
             return
         handling(message)
-        result = await complete(function(message.value if takes_value else message))
+        result = await call(message.value if takes_value else message)
         if result is not None:
             outcome.returned(message, result)
 
@@ -98,6 +99,10 @@ def _waiting(function: Callable[[Any], Any], events: EventLoop) -> Callable[[Any
         return events.call(complete(function(subject)))
 
     return call
+
+
+def _completing(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda subject: complete(function(subject))
 
 
 async def complete(result: Any) -> Any:

@@ -105,6 +105,8 @@ def _copied(channel: Channel[Any], log: Log) -> Channel[Any]:
         carries=definition.carries,
         max_message_bytes=definition.max_message_bytes,
         compression=definition.compression,
+        dedup_count=definition.dedup_count,
+        dedup_window=definition.dedup_window_ms / 1000,
     )
     made = log.engine.create(channel.name, definition.kind, channel.codec, options, channel.reply)
     key = ("copied", channel.name, channel.codec.signature)
@@ -175,6 +177,14 @@ class AppChannel(Generic[T]):
         def max_message_bytes(self) -> int:
             """As `Channel.max_message_bytes`."""
 
+        @property
+        def dedup_count(self) -> int:
+            """As `Channel.dedup_count`."""
+
+        @property
+        def dedup_window(self) -> float:
+            """As `Channel.dedup_window`."""
+
         def bounds(self, partition: int) -> tuple[int, int]:
             """As `Channel.bounds`."""
 
@@ -199,7 +209,7 @@ class AppChannel(Generic[T]):
             *,
             keys: Any = None,
             headers: Sequence[Any] | None = None,
-            ids: Sequence[str] | None = None,
+            ids: Iterable[str | None] | None = None,
             partition: int | None = None,
             timestamp: Any = None,
         ) -> Receipt:
@@ -291,6 +301,8 @@ class AppChannel(Generic[T]):
             max_message_bytes: int | None = None,
             segment_bytes: int | None = None,
             compression: str | None = None,
+            dedup_count: int | None = None,
+            dedup_window: Duration | None = None,
         ) -> None:
             """As `Channel.configure`."""
 

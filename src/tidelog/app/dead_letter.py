@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tidelog import envelope
 from tidelog._native import Sender
 from tidelog.codec import Codec
-from tidelog.message import Message, Receipt
+from tidelog.message import Message
 
 if TYPE_CHECKING:
     from tidelog.channel import Channel
@@ -60,12 +60,13 @@ def raw_sender(channel: Channel[Any]) -> Sender:
 class DeadLetters:
     """One dead-letter channel, for the messages of one handler."""
 
-    def __init__(self, channel: Channel[Any], group: str) -> None:
+    def __init__(self, channel: Channel[Any], group: str, sender: Any = None) -> None:
+        """`sender`: what sends bytes to the channel; None: whoever puts one there does so at once."""
         self.name = channel.name
         self._group = group
-        self._sender = raw_sender(channel)
+        self._sender = raw_sender(channel) if sender is None else sender
 
-    def put(self, message: Message[Any], error: BaseException, attempts: int) -> Receipt:
+    def put(self, message: Message[Any], error: BaseException, attempts: int) -> None:
         """Write the copy of a message that failed `attempts` times. Raises what `send` raises."""
         headers = [(name, value) for name, value in message.headers.all if name not in OWN_HEADERS]
         headers += [
@@ -78,7 +79,7 @@ class DeadLetters:
             (ATTEMPTS, b"%d" % attempts),
             (TRACEBACK, _text("".join(traceback.format_exception(bared(error))), TRACEBACK_MAX, end=True)),
         ]
-        return self._sender.send(message.raw, key=message.key, headers=headers)
+        self._sender.send(message.raw, key=message.key, headers=headers)
 
 
 def bared(error: E) -> E:

@@ -18,7 +18,7 @@ from tidelog.places import check_start
 
 __all__ = ["make_handler"]
 
-DELIVERIES = ("at-least-once", "at-most-once")
+DELIVERIES = ("at-least-once", "at-most-once", "exactly-once")
 MOST_AT_ONCE = 10_000
 MOST_IN_BATCH = 1000
 
@@ -148,6 +148,13 @@ def _check_options(
     if bound.takes == "batch" and concurrency != 1:
         raise ValueError(
             f"concurrency={concurrency!r} of {name}, which takes a Batch: batches are handled one after the other"
+        )
+    if delivery == "exactly-once" and concurrency != 1:
+        raise ValueError(
+            f"concurrency={concurrency!r} of {name}, which is exactly-once: a transaction takes the messages of a "
+            f"partition in their order, so they are handled one after the other. For more at once give the channel "
+            f"more partitions and the application more workers, or use delivery='at-least-once', which recognises what "
+            f"it sent before by its id"
         )
     if delivery not in DELIVERIES:
         raise ValueError(

@@ -51,7 +51,7 @@ class Handler:
     retries: Retry = field(default_factory=lambda: Retry(attempts=1))
     dead_letter: ChannelSpec | None = None
     concurrency: Concurrency = 1
-    delivery: Literal["at-least-once", "at-most-once"] = "at-least-once"
+    delivery: Literal["at-least-once", "at-most-once", "exactly-once"] = "at-least-once"
     start: Any = "earliest"
     max_processing: Duration | None = None
     batch: int = 1000

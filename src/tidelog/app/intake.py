@@ -1,7 +1,7 @@
 """How does a handler's loop get messages, and how does it tell the group how far it has come?
 
-Floor 8: may import consumer, errors, handler, lanes, message. Thread rule: one thread, the one that receives; whoever
-shares the lanes with other threads gives the lock that guards them.
+Floor 8: may import consumer, errors, handler, lanes, steps, message. Thread rule: one thread, the one that receives;
+whoever shares the lanes with other threads gives the lock that guards them.
 
 What goes wrong with receiving is settled here: what passes is waited out, an offset that retention has removed is
 skipped and said, a lease that was lost drops what waits of its partition. What is left stops the application.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from tidelog.app import steps
 from tidelog.app.handler import Handler
 from tidelog.app.lanes import Lanes
 from tidelog.consumer import Assigned, Consumer
@@ -61,7 +62,7 @@ class Intake:
         self.channel = channel.name
         self._lanes = lanes
         self._guard = guard
-        self.commits = handler.delivery == "at-least-once"
+        self.commits = handler.delivery != "at-most-once"
         """Whether anything is committed here; otherwise the consumer commits what it hands over."""
         self._paused: set[int] = set()
         self._held = False
@@ -100,7 +101,10 @@ class Intake:
             self._roused.wait(wait)
             return None
         self._trouble = 0
-        return batch if len(batch) else None
+        if not len(batch):
+            return None
+        self._step("received", batch)
+        return batch
 
     def rouse(self) -> None:
         """The loop stops: from now on `receive` sleeps no more. From any thread."""
@@ -133,11 +137,15 @@ class Intake:
         False: its partition is another consumer's by now."""
         if not self.commits:
             return True
+        if steps.watcher is not None:
+            self._step("before-commit", upto)
         try:
             self.consumer.commit(upto)
         except (Fenced, ValueError) as error:  # a ValueError: the partition is no longer assigned
             logger.warning("%s lost a partition, some messages will be handled twice: %s", self.handler.name, error)
             return False
+        if steps.watcher is not None:
+            self._step("after-commit", upto)
         return True
 
     def commit(self) -> None:
@@ -154,11 +162,19 @@ class Intake:
             return
         consumer = self.consumer
         for partition, offset in self._lanes.marks():
+            self._step("before-commit", (partition, offset))
             if not consumer._commit_beside(consumer._index[Assigned(self.channel, partition)], offset):
                 self._lanes.untold(partition, offset)
+                continue
+            self._step("after-commit", (partition, offset))
+
+    def _step(self, name: str, subject: Any) -> None:
+        if steps.watcher is not None:
+            steps.watcher(name, self.handler.name, subject, "")
 
     def _commit(self, partition: int, offset: int) -> bool:
         """Whether it is still this consumer's."""
+        self._step("before-commit", (partition, offset))
         try:
             self.consumer._commit(self.consumer._one(self.channel, partition), offset)
         except (Fenced, ValueError) as error:
@@ -170,6 +186,7 @@ class Intake:
                 error,
             )
             return False
+        self._step("after-commit", (partition, offset))
         return True
 
     # --- pausing ---

@@ -1,7 +1,7 @@
 """What follows when a handler has returned, and what when it has raised?
 
-Floor 8: may import dead_letter, handler, hooks, patterns, envelope, errors, message. Thread rule: an `Outcome` may be
-used from any thread.
+Floor 8: may import dead_letter, handler, hooks, steps, patterns, envelope, errors, message. Thread rule: an
+`Outcome` may be used from any thread.
 
 Returned: the value is sent on, or becomes the answer, before the message counts as handled. Raised: the message is
 tried again after a wait; when its attempts are used up it goes to the dead-letter channel, a request gets an error as
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tidelog import envelope
+from tidelog.app import steps
 from tidelog.app.dead_letter import DeadLetters, bared, type_name
 from tidelog.app.handler import Handler
 from tidelog.app.hooks import Failure, Hooks
@@ -45,19 +46,29 @@ class Fatal(Exception):
 class Outcome:
     """What one handler's returns and failures lead to, in one log."""
 
-    def __init__(self, handler: Handler, opened: Callable[[ChannelSpec], Channel[Any]], hooks: Hooks) -> None:
-        """Opens the channels that the handler sends to, by `opened`. Raises what that raises."""
+    def __init__(
+        self,
+        handler: Handler,
+        opened: Callable[[ChannelSpec], Channel[Any]],
+        hooks: Hooks,
+        through: Callable[[Channel[Any], bool], Any] | None = None,
+    ) -> None:
+        """Opens the channels that the handler sends to, by `opened`. `through`: what sends to one of them (as bytes,
+        whatever type it has?), None: the channel itself. Raises what `opened` raises."""
         self.handler = handler
         self._hooks = hooks
         self._retry = handler.retries
         self._answers = handler.pattern == "async-response"
-        self._sends = None if handler.sends is None else opened(handler.sends)
-        if self._sends is not None:
-            type_ = handler.sends.type if handler.sends is not None else None
+        self._sends: Any = None
+        if handler.sends is not None:
+            channel = opened(handler.sends)
+            self._sends = channel if through is None else through(channel, False)
+            type_ = handler.sends.type
             self._lists_are_values = type_ is list or getattr(type_, "__origin__", None) is list
         self._dead: DeadLetters | None = None
         if handler.dead_letter is not None:
-            self._dead = DeadLetters(opened(handler.dead_letter), handler.group)
+            dead = opened(handler.dead_letter)
+            self._dead = DeadLetters(dead, handler.group, None if through is None else through(dead, True))
         self.cares = self._answers or self._sends is not None
         """Whether anything at all is done with what the handler returns."""
 
@@ -95,7 +106,9 @@ class Outcome:
         values = list(result) if isinstance(result, Iterator) else (result,)
         try:
             for value in values:
+                self._step("before-send", message, message.reply_to)
                 message.reply(value)
+                self._step("after-send", message, message.reply_to)
         except ChannelNotFound as error:  # the asker has gone: nobody is there to be told
             logger.debug("%s: the answer to %s has no receiver: %s", self.handler.name, place(message), error)
         except Error as error:
@@ -154,7 +167,9 @@ class Outcome:
         refused: Error | None = None
         try:
             if self._dead is not None:
+                self._step("before-send", message, self._dead.name)
                 self._dead.put(message, error, attempt)
+                self._step("after-send", message, self._dead.name)
             if answer:
                 refused = self._answer_error(message, error)
         except Exception as failure:
@@ -192,6 +207,10 @@ class Outcome:
                 raise
             return refused
         return None
+
+    def _step(self, name: str, message: Message[Any], where: str) -> None:
+        if steps.watcher is not None:
+            steps.watcher(name, self.handler.name, message, where)
 
     def batch_failed(self, batch: Batch[Any], error: Exception) -> None:
         """A batch failed as a whole; it is handed over again message by message, which shows whose fault it was."""

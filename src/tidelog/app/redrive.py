@@ -1,12 +1,12 @@
 """How do dead letters go back to where they came from, each of them once?
 
-Floor 8: may import dead_letter, log, channel, consumer, errors, message. Thread rule: plain functions; several
+Floor 8: may import dead_letter, log, channel, consumer, transaction, message. Thread rule: plain functions; several
 processes may redrive one channel at once, since a partition of it belongs to one consumer at a time.
 
 What was redriven is remembered by the committed offset of the dead-letter channel's group: everything before it is
 done. What is done out of order, because only some were chosen, stands in a channel beside it, `NAME.redriven`; it is
-emptied when the committed offset has passed everything in it. The copy is sent before it is remembered: a process that
-dies between the two leaves one message that is sent again by the next redrive, and loses none.
+emptied when the committed offset has passed everything in it. The copies and what remembers them are one transaction: a
+process that dies, or a power cut, leaves each message sent and remembered, or neither.
 
 A message that comes back again and again is not sent for ever: it carries how often it was redriven.
 """
@@ -20,13 +20,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from tidelog._native import Sender
-from tidelog.app.dead_letter import FROM_CHANNEL, FROM_GROUP, OWN_HEADERS, REDRIVEN, REDRIVEN_FOR, raw_sender
+from tidelog.app.dead_letter import FROM_CHANNEL, FROM_GROUP, OWN_HEADERS, REDRIVEN, REDRIVEN_FOR
 from tidelog.channel import Channel
-from tidelog.consumer import Consumer
-from tidelog.errors import ChannelNotFound
+from tidelog.consumer import Assigned, Consumer
 from tidelog.log import Log
 from tidelog.message import Message
+from tidelog.transaction import Transaction
 
 __all__ = ["GROUP", "LIMIT", "Redriven", "finished", "redrive", "redriven_times"]
 
@@ -86,8 +85,9 @@ def redrive(
     """Send the chosen dead letters of `channel` that are there now back, one after the other, and tell about each.
 
     `to`: another channel than the one each came from. `limit`: refuse what was redriven so often, unless `force`.
-    `per_second`: how many at most. `dry_run`: only tell. Raises ValueError for a channel that would feed itself, and
-    what sending and committing raise.
+    `per_second`: how many at most. `dry_run`: only tell. Up to BATCH messages, and with `per_second` each one, are sent
+    together before they are told about. Raises ValueError for a channel that would feed itself, and what transactions
+    raise.
     """
     if to == channel.name:
         raise ValueError(f"the dead letters of {channel.name!r} cannot be sent to {to!r} itself: name another channel")
@@ -116,30 +116,38 @@ def _redrive(
     per_second: float | None,
 ) -> Iterator[Redriven]:
     senders, memory = _Senders(log), _Memory(log, channel)
-    holes: set[int] = set()
+    holes: dict[int, int] = {}
     next_at = 0.0
-    while batch := consumer.receive_many(BATCH):
-        memory.look()  # a partition that was another process's may have come with the batch
-        for message in batch:
-            row = None
-            done = message in memory
-            if not done and chosen(message):
-                row = _judged(message, to, limit, force, senders, channel.name)
-                done = row.status == "sent"
-                if done:
-                    if per_second is not None:
-                        now = time.monotonic()
-                        time.sleep(max(next_at - now, 0.0))
-                        next_at = max(next_at, now) + 1 / per_second
-                    senders.send(row)
-                    if message.partition in holes:
-                        memory.add(message)
-            if not done:
-                holes.add(message.partition)
-            elif message.partition not in holes:
-                consumer.commit(message)
-            if row is not None:
-                yield row
+    assert consumer._membership is not None
+    with log.producer(name=f"redrive.{consumer._membership.row}") as producer:
+        while batch := consumer.receive_many(BATCH if per_second is None else 1):
+            memory.look()  # a partition that was another process's may have come with the batch
+            rows: list[Redriven] = []
+            for message in batch:
+                row = None
+                done = message in memory
+                if not done and chosen(message):
+                    row = _judged(message, to, limit, force, senders, channel.name)
+                    done = row.status == "sent"
+                    rows.append(row)
+                if not done:
+                    holes.setdefault(message.partition, message.offset)
+            for partition, offset in holes.items():
+                consumer._owe_before(consumer._index[Assigned(channel.name, partition)], offset)
+            sent = [row for row in rows if row.status == "sent"]
+            if not sent:
+                consumer.commit()
+            else:
+                if per_second is not None:
+                    now = time.monotonic()
+                    time.sleep(max(next_at - now, 0.0))
+                    next_at = max(next_at, now) + 1 / per_second
+                with log.transaction(producer, consumer) as transaction:
+                    for row in sent:
+                        senders.send(transaction, row)
+                        if row.message.offset > holes.get(row.message.partition, row.message.offset):
+                            memory.add(transaction, row.message)
+            yield from rows
     memory.clear()
 
 
@@ -163,35 +171,29 @@ def _committed(channel: Channel[Any]) -> dict[int, int]:
 
 
 class _Senders:
-    """Senders of bytes, by channel."""
+    """The channels that messages go back to, as they are stored."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._known: dict[str, tuple[str, Sender] | None] = {}
+        self._known: dict[str, Channel[Any] | None] = {}
 
     def has(self, name: str) -> bool:
         if name not in self._known:
-            try:
-                channel = self._log[name]
-            except ChannelNotFound:
-                self._known[name] = None
-            else:
-                self._known[name] = channel.kind, raw_sender(channel)
+            self._known[name] = self._log.get(name)
         return self._known[name] is not None
 
-    def send(self, row: Redriven) -> None:
+    def send(self, transaction: Transaction, row: Redriven) -> None:
         message = row.message
         assert row.to is not None
-        known = self._known[row.to]
-        assert known is not None
-        kind, sender = known
+        channel = self._known[row.to]
+        assert channel is not None
         gone = OWN_HEADERS | {REDRIVEN, REDRIVEN_FOR}
         headers = [(name, value) for name, value in message.headers.all if name not in gone]
         headers.append((REDRIVEN, b"%d" % row.times))
         group = message.headers.get(FROM_GROUP)
-        if kind == "topic" and group is not None and message.headers.get(FROM_CHANNEL) == row.to.encode():
+        if channel.kind == "topic" and group is not None and message.headers.get(FROM_CHANNEL) == row.to.encode():
             headers.append((REDRIVEN_FOR, group))
-        sender.send(message.raw, key=message.key, headers=headers)
+        transaction._sender(channel.opened(), raw=True).send(message.raw, key=message.key, headers=headers)
 
 
 class _Memory:
@@ -220,10 +222,10 @@ class _Memory:
                 self._done.add((done.partition, done.offset))
                 self._next = line.offset + 1
 
-    def add(self, message: Message[Any]) -> None:
+    def add(self, transaction: Transaction, message: Message[Any]) -> None:
         """Remember one."""
         channel = self._log.queue(self._name, partitions=1, carries="document")
-        channel.send(msgspec.json.encode(_Done(message.partition, message.offset)))
+        transaction.send(channel, msgspec.json.encode(_Done(message.partition, message.offset)))
         self._done.add((message.partition, message.offset))
 
     def clear(self) -> None:

@@ -115,7 +115,7 @@ class Registry:
         retries: Retries = 0,
         dead_letter: ChannelLike | None = None,
         concurrency: Concurrency = 1,
-        delivery: Literal["at-least-once", "at-most-once"] = "at-least-once",
+        delivery: Literal["at-least-once", "at-most-once", "exactly-once"] = "at-least-once",
         start: Any = "earliest",
         max_processing: Duration | None = None,
         batch: int | None = None,
@@ -127,7 +127,9 @@ class Registry:
         generator is sent one by one. Its key is what `key` answers for it, else the incoming message's. `retries`: a
         number, or a `tidelog.app.Retry`. `dead_letter`: where messages go that cannot be handled. `concurrency`: how
         many messages at once, or "key": as many as there are keys; messages of one key are always one after the other.
-        `delivery`: "at-most-once" commits before the function is called. `start`: where a new group begins.
+        `delivery`: "at-most-once" commits before the function is called; with "exactly-once" what is sent (`sends`,
+        `dead_letter`) and the commit are one transaction, so that both are there once or not at all: messages are
+        handled one after the other, and a retry holds up its partition. `start`: where a new group begins.
         `max_processing`: seconds after which a message that is still being handled loses its partition to another
         member. `batch`: the most messages of a `Batch` (default 1000).
 

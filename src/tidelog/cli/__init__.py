@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "lag": "show how far behind consumer groups are, live with --watch",
     "reset": "send a consumer group back or forward",
     "run": "run an application: functions that handle the messages of channels",
+    "chaos": "kill an application at every step, and tell whether its effects are there exactly once",
     "dead": "show messages that no handler could handle, and why",
     "redrive": "send dead letters back to where they came from",
     "create": "create a queue or a topic (and the store, if there is none)",
@@ -60,7 +61,7 @@ The store is a directory or a URL: give it first, by -u/--url, or in $TIDELOG_UR
 """
 
 
-_OF_PROGRAMS = ("docs", "run")
+_OF_PROGRAMS = ("chaos", "docs", "run")
 """Commands whose errors are those of a program's own source: they name what is to be written there."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Why an output cannot be written. The log's own errors of this kind have a file name."""

@@ -1,9 +1,9 @@
 """Is everything that a store says it holds really there and whole? `tidelog check`.
 
-Floor 9: imports the log through common, repair, progress, output. Thread rule: runs in the main thread.
+Floor 9: imports the log through common, repair, derived, progress, output. Thread rule: runs in the main thread.
 
 Checking changes nothing and may run beside readers and writers. With --repair the store must be free: what is damaged
-is put aside by repair.py, then everything is checked once more.
+is put aside by repair.py and derived.py, then everything is checked once more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tidelog.cli import repair
+from tidelog.cli import derived, repair
 from tidelog.cli.common import (
     CommandError,
     Exit,
@@ -96,7 +96,7 @@ def configure(parser: Parser) -> None:
         "nothing, and may run while the store is in use. Exit code 4 if something is damaged.\n\n"
         "--repair needs the store for itself. It copies damaged bytes to .torn files beside the log and lets a batch\n"
         "without messages take their place, so that everything around them can be read; it makes indexes and seals\n"
-        "again, and lets a partition whose sync failed take messages again. It never deletes anything.",
+        "again, and lets a partition whose sync failed take messages again. It deletes only what can be made again.",
         ["tidelog check shop.log", "tidelog check shop.log --repair", "tidelog check shop.log --format json"],
     )
     add_store(parser)
@@ -232,13 +232,17 @@ def mend(store: str, quiet: bool) -> list[repair.Action]:
             damaged.setdefault(directory, set()).add(name)
     damaged |= {directory: damaged.get(directory, set()) for directory, place in before.places.items() if place.failed}
     actions: list[repair.Action] = []
-    if not damaged:
+    torn_records = any(finding.file == derived.RECORDS for finding in before.findings)
+    if not damaged and not torn_records:
         return actions
     with repair.held_gate(path):
+        if torn_records:
+            actions.append(derived.put_records_aside(path))
         for directory, names in sorted(damaged.items()):
             place = before.places[directory]
             folder = os.path.join(path, directory)
             actions += repair.repair_partition(folder, place.log_end, place.tail, names)
+            actions += derived.repair_derived(folder, names)
             if place.failed:
                 actions += repair.clear_failed(path, directory, place.slot)
     with opened(store):  # whoever opens it first makes its shared words again where they must be

@@ -23,7 +23,13 @@ TYPES: dict[str, tuple[Any, str | None]] = {
     "msgpack": (Any, "msgpack"),
 }
 """What messages can be, as (type, codec) of `log.queue`."""
-OPTIONS = {"--partitions": "partitions", "--max-message": "max_message_bytes", "--segment": "segment_bytes"}
+OPTIONS = {
+    "--partitions": "partitions",
+    "--max-message": "max_message_bytes",
+    "--segment": "segment_bytes",
+    "--dedup-count": "dedup_count",
+    "--dedup-window": "dedup_window",
+}
 """What is called otherwise here than as a keyword of `log.queue`."""
 
 
@@ -58,6 +64,12 @@ def configure(parser: Parser) -> None:
         "--max-message", type=parse.argument(parse.size), metavar="SIZE", help="largest key and value (16MiB)"
     )
     parser.add_argument("--segment", type=parse.argument(parse.size), metavar="SIZE", help="size of files (1GiB)")
+    parser.add_argument(
+        "--dedup-count", type=int, metavar="N", help="ids in which a repeated id is a duplicate (100,000; 0: none is)"
+    )
+    parser.add_argument(
+        "--dedup-window", type=parse.argument(parse.duration), metavar="TIME", help="how old that id may be (10min)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
                 carries=args.carries,
                 max_message_bytes=args.max_message,
                 segment_bytes=args.segment,
+                dedup_count=args.dedup_count,
+                dedup_window=args.dedup_window,
             )
         except (ValueError, TypeError) as error:
             text = str(error)

@@ -183,6 +183,8 @@ def document(channel: Channel[Any], rows: list[dict[str, Any]], skew: Skew | Non
         "retention_bytes": size_bytes,
         "retention_consumed": consumed,
         "max_message_bytes": channel.max_message_bytes,
+        "dedup_count": channel.dedup_count,
+        "dedup_window": channel.dedup_window,
         "partitions": [{name: value for name, value in row.items() if name != "bar"} for row in rows],
     }
     if skew is not None:

@@ -85,10 +85,10 @@ def repair_partition(folder: str, log_end: int, tail: int, damaged: set[str]) ->
             if sick or ("seals" in damaged and not last):
                 actions += _segment(folder, base, end, length, sealed=not last, seals=seals)
         if seals.changed:
-            aside = _aside(os.path.join(folder, "seals"), "seals.torn", seals.original)
-            _replace(os.path.join(folder, "seals"), seals.data())
+            aside = put_aside(os.path.join(folder, "seals"), "seals.torn", seals.original)
+            replace(os.path.join(folder, "seals"), seals.data())
             actions.append(Action(os.path.join(folder, "seals"), "written anew from the segments", aside))
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         raise from_oserror(error, f"{folder} cannot be repaired") from error
     return actions
@@ -106,7 +106,7 @@ def _segment(folder: str, base: int, end: int, length: int, *, sealed: bool, sea
             if filler is None:
                 actions.append(Action(path, f"byte {hole.begin}: cannot be mended, nothing whole follows it"))
                 continue
-            aside = _aside(path, name, bytes(data[hole.begin : hole.end]))
+            aside = put_aside(path, name, bytes(data[hole.begin : hole.end]))
             data[hole.begin : hole.end] = filler
             file.seek(hole.begin)
             file.write(filler)
@@ -156,8 +156,8 @@ def _index(path: str, fresh: bytes, sealed: bool) -> list[Action]:
     old = _read(os.path.dirname(path), int(os.path.basename(path)[:20]), os.path.splitext(path)[1])
     if old == fresh or (not sealed and old[: len(fresh)] == fresh and not any(old[len(fresh) :])):
         return []
-    aside = _aside(path, os.path.basename(path) + ".torn", old) if old else ""
-    _replace(path, fresh)
+    aside = put_aside(path, os.path.basename(path) + ".torn", old) if old else ""
+    replace(path, fresh)
     return [Action(path, "made again from the log", aside)]
 
 
@@ -176,9 +176,9 @@ def clear_failed(store: str, directory: str, slot: int) -> list[Action]:
         _mark_given_up(os.path.join(store, "shared"), slot)
         aside = ""
         if os.path.exists(marker):
-            aside = _free_name(folder, "FAILED.torn")
+            aside = free_name(folder, "FAILED.torn")
             os.rename(marker, aside)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         raise from_oserror(error, f"{folder} cannot be repaired") from error
     return [Action(marker, "the partition takes messages again, from what is on the disk", aside)]
@@ -200,40 +200,42 @@ def _mark_given_up(path: str, slot: int) -> None:
 # --- files ---
 
 
-def _aside(path: str, name: str, data: bytes) -> str:
+def put_aside(path: str, name: str, data: bytes) -> str:
     """Write `data` beside `path` under a name that is free, on disk when this returns; the path."""
     folder = os.path.dirname(path)
-    kept = _free_name(folder, name)
+    kept = free_name(folder, name)
     with open(kept, "xb", opener=_private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
     return kept
 
 
-def _free_name(folder: str, name: str) -> str:
+def free_name(folder: str, name: str) -> str:
+    """A path in `folder` that nothing has: `name`, or with a number behind it."""
     path, count = os.path.join(folder, name), 1
     while os.path.lexists(path):
         path, count = os.path.join(folder, f"{name}.{count}"), count + 1
     return path
 
 
-def _replace(path: str, data: bytes) -> None:
+def replace(path: str, data: bytes) -> None:
     """All or nothing, and on disk when this returns."""
     with open(path + ".new", "wb", opener=_private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.rename(path + ".new", path)
-    _sync_folder(os.path.dirname(path))
+    sync_folder(os.path.dirname(path))
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """Names that came or went are on disk when this returns. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

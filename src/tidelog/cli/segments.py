@@ -322,6 +322,14 @@ class Seals:
                 return seal
         return None
 
+    def ordinal_of(self, base_offset: int) -> int:
+        """The number of the segment that begins at `base_offset`, complete or active; -1: not known."""
+        for ordinal, at in enumerate(self._entries()):
+            seal = self._read(at)
+            if seal is not None and seal.base_offset == base_offset:
+                return ordinal
+        return 0 if base_offset == 0 else -1
+
     def put(self, seal: Seal) -> None:
         """Store a seal where its segment's is: at the entry of this base offset, or at the one damaged entry behind the
         entry that ends there."""

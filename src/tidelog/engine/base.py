@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tidelog._native import Channelled, Reader, Sender
+    from tidelog._native import Channelled, Named, Reader, Sender
     from tidelog.codec import Codec
     from tidelog.config import ChannelOptions
     from tidelog.message import Batch
@@ -127,6 +127,10 @@ class Membership(Protocol):
         """Changes whenever members come, go or change, once that has been dealt with."""
 
     @property
+    def row(self) -> int:
+        """Its place in the table of members, which no other member that lives has."""
+
+    @property
     def active(self) -> bool:
         """Whether the group counts on it; False: others have gone on without it, or it has left."""
 
@@ -151,6 +155,9 @@ class PartitionHandle(Protocol):
 
     def bounds(self) -> tuple[int, int]:
         """(log start offset, log end offset)."""
+
+    def stable_end(self) -> int:
+        """The last stable offset: before it there is no message of a transaction that is open."""
 
     def count_from(self, offset: int, /) -> int:
         """How many messages stand from `offset` to the log end; gaps in the offsets are none."""
@@ -203,6 +210,8 @@ class Changes:
     max_message_bytes: int | None = None
     segment_bytes: int | None = None
     compression: str | None = None
+    dedup_count: int | None = None
+    dedup_window_ms: int | None = None
 
 
 class Handle(Protocol):
@@ -260,8 +269,12 @@ class Engine(Protocol):
         synced: bool = False,
         compression: str | None = None,
         partitioner: Partitioner | None = None,
+        named: Named | None = None,
     ) -> None:
-        """Make `sender` send to a channel; `compression` None: the channel's."""
+        """Make `sender` send to a channel; `compression` None: the channel's; `named`: as whom."""
+
+    def name_producer(self, name: str) -> Named:
+        """Open the name of a producer; whoever has it open is fenced. Where `can.named_producers`."""
 
     def attach_reader(
         self,

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from tidelog import compression as _compression
-from tidelog._native import Channelled, Reader, Sender, Store
+from tidelog._native import Channelled, Named, Reader, Sender, Store
 from tidelog.codec import Codec
 from tidelog.config import DEFAULT_PARTITIONS, ChannelOptions, StoreOptions
 from tidelog.engine.base import Can, Changes, Committed, Handle, Membered, Membership, MemberView, Opened
@@ -88,8 +88,8 @@ class EmbeddedEngine:
             random_access=True,
             busy_poll=True,
             rebalancing=True,
-            named_producers=False,
-            transactions=False,
+            named_producers=True,
+            transactions=True,
         )
 
     @property
@@ -164,6 +164,8 @@ class EmbeddedEngine:
                 max_message_bytes=options.max_message_bytes,
                 segment_bytes=segment_bytes,
                 compression=cast(Any, options.compression),
+                dedup_count=options.dedup_count,
+                dedup_window_ms=options.dedup_window_ms,
                 partitions=slots,
                 created_ms=created_ms,
             )
@@ -177,7 +179,7 @@ class EmbeddedEngine:
         if changes.retention is not None:
             names = ("retention_ms", "retention_bytes", "retention_consumed")
             fields.update(zip(names, changes.retention, strict=True))
-        for field in ("max_message_bytes", "segment_bytes", "compression"):
+        for field in ("max_message_bytes", "segment_bytes", "compression", "dedup_count", "dedup_window_ms"):
             value = getattr(changes, field)
             if value is not None:
                 fields[field] = value
@@ -224,8 +226,9 @@ class EmbeddedEngine:
         synced: bool = False,
         compression: str | None = None,
         partitioner: Partitioner | None = None,
+        named: Named | None = None,
     ) -> None:
-        """Make `sender` send to a channel; `compression` None: the channel's.
+        """Make `sender` send to a channel; `compression` None: the channel's; `named`: as whom.
 
         Raises NotSupported naming the package if the compression needs one that is not installed.
         """
@@ -240,7 +243,16 @@ class EmbeddedEngine:
             compress=partial(_compression.compress, codec_id) if codec_id else None,
             codec_id=codec_id,
             watch=self.skew_watch,
+            named=named,
         )
+
+    def name_producer(self, name: str) -> Named:
+        """Open the name of a producer; whoever has it open, here or in another process, is fenced.
+
+        Raises ValueError (an empty name, or one over 184 bytes), Full, Locked, NoSpace, StorageFailed.
+        """
+        self._alive()
+        return Named(self._store, name)
 
     def attach_reader(
         self,

@@ -96,6 +96,11 @@ class Coordinator:
         return self._native.assigned
 
     @property
+    def row(self) -> int:
+        """Its place in the table of members, which no other member that lives has."""
+        return self._native.index
+
+    @property
     def active(self) -> bool:
         """Whether it is a member still; False: expelled, replaced, or it has left."""
         return self._native.active

@@ -129,6 +129,7 @@ def _make(engine: Engine, name: str, *, durable: bool) -> Mailbox:
         carries="document",
         segment_bytes=SEGMENT_BYTES,
         max_message_bytes=MAX_MESSAGE_BYTES,
+        dedup_count=0,
     )
     while True:
         definition = engine.create(name, "queue", raw, options)

@@ -22,7 +22,7 @@ from tidelog.patterns.reply import Answers
 if TYPE_CHECKING:
     from tidelog._native import Channelled, Message, Receipt
 
-__all__ = ["Asking", "Exchange", "Replies"]
+__all__ = ["Asking", "Exchange", "Replies", "envelope_of"]
 
 T = TypeVar("T")
 
@@ -121,6 +121,7 @@ class Asking(Generic[T]):
     if TYPE_CHECKING:
         name: Any
         send: Any
+        opened: Any
 
     @property
     def reply(self) -> Codec | None:
@@ -152,7 +153,7 @@ class Asking(Generic[T]):
         slot = mailbox.expect(question.encode(), shared, limit)
         replies: Replies[Any] = Replies(self._exchange.mailboxes, mailbox, slot, question, _deadline(seconds), limit)
         try:
-            self._send_question(mailbox, value, key, headers, question)
+            self._send_question(mailbox, value, key, headers, question, id)
         except BaseException:
             replies.close()
             raise
@@ -177,7 +178,7 @@ class Asking(Generic[T]):
         slot = mailbox.expect(question.encode(), shared, 1)
         try:
             until = _deadline(seconds)
-            self._send_question(mailbox, value, key, headers, question)
+            self._send_question(mailbox, value, key, headers, question, id)
             if not mailbox.wait(slot, until):
                 raise Timeout(
                     f"no answer to the question {question} came from {self.name!r} within {seconds:g} s: is a "
@@ -227,10 +228,29 @@ class Asking(Generic[T]):
             typed = self._typed = (mailbox, mailbox.typed(codec))
         return seconds, mailbox, typed[1], envelope.new_id() if id is None else id
 
-    def _send_question(self, mailbox: Mailbox, value: T, key: Any, headers: Any, id: str) -> Receipt:
-        own = [(envelope.CORRELATION_ID, id), (envelope.REPLY_TO, mailbox.name)]
-        enclosed = envelope.enclose(own, headers, envelope.current.get())
-        return self.send(value, key=key, headers=enclosed, id=id)  # type: ignore[no-any-return]
+    def _send_question(
+        self, mailbox: Mailbox, value: T, key: Any, headers: Any, question: str, id: str | None
+    ) -> Receipt:
+        options = envelope_of(mailbox, key, headers, question, id, len(self.opened().partitions))
+        return self.send(value, **options)  # type: ignore[no-any-return]
+
+
+def envelope_of(
+    mailbox: Mailbox, key: Any, headers: Any, question: str, id: str | None, partitions: int
+) -> dict[str, Any]:
+    """The keywords that a question is sent with; `id`: as the caller gave it, None: `question` was made for it.
+
+    A new id cannot be a duplicate, so it is only written: looking for it would cost something. The partition follows
+    from it, as it would from one that was given: without a key, questions spread over all responders.
+    """
+    own = [(envelope.CORRELATION_ID, question), (envelope.REPLY_TO, mailbox.name)]
+    partition = None
+    if id is None:
+        own.append((envelope.MESSAGE_ID, question))
+        if key is None:
+            partition = int(question[-8:], 16) % partitions
+    enclosed = envelope.enclose(own, headers, envelope.current.get())
+    return {"key": key, "headers": enclosed, "id": id, "partition": partition}
 
 
 def _deadline(seconds: float | None) -> float | None:

@@ -250,4 +250,6 @@ class Catalogue:
             "retention_bytes": definition.retention_bytes,
             "retention_consumed": definition.retention_consumed,
             "max_message_bytes": definition.max_message_bytes,
+            "dedup_count": definition.dedup_count,
+            "dedup_window_ms": definition.dedup_window_ms,
         }

@@ -73,6 +73,10 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=256 << 20)] = 16 << 20
     segment_bytes: Annotated[int, msgspec.Meta(ge=1 << 12, le=(1 << 31) - 1)] = 1 << 30
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    dedup_count: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 100_000
+    """Among how many ids of a partition a repeated one is a duplicate; 0: never."""
+    dedup_window_ms: Annotated[int, msgspec.Meta(ge=1, le=30 * 24 * 3600 * 1000)] = 600_000
+    """How old that id may be."""
     partitions: Annotated[list[_U32], msgspec.Meta(min_length=1, max_length=_names.MAX_PARTITIONS)]
     """Slot of each partition in the shared map, by partition number."""
     created_ms: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

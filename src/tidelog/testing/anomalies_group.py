@@ -61,14 +61,27 @@ def group_regress(board: Board) -> Found:
         group = board.groups[int(board.group[row])]
         place = board.history.place(board.rows[row])
         what = "was committed" if board.kind[row] == Kind.COMMIT else "is where its next owner began"
+        name, proof_of = _with_output(board, earlier, "group-regress")
         findings.append(
             Finding(
-                "group-regress",
-                (earlier, row),
+                name,
+                (*proof_of, row),
                 f"the group {group} had committed {int(best[at])} of {place}, then {int(board.offset[row])} {what}",
             )
         )
     return int(wrong.sum()), findings
+
+
+def _with_output(board: Board, commit: int, name: str) -> tuple[str, tuple[int, ...]]:
+    """What is wrong when this commit does not hold, and what proves it: of a transaction whose messages can be read, it
+    is torn."""
+    txn = int(board.txn[commit])
+    seen = int(board.txn_seen[txn]) if txn else -1
+    if seen < 0:
+        return name, (commit, int(board.txn_row[txn])) if txn and board.txn_row[txn] >= 0 else (commit,)
+    end = int(board.txn_row[txn])
+    sent = int(board.sent_as(np.array([seen]))[0])
+    return "torn-txn", (sent, commit, seen) if end < 0 else (sent, commit, end, seen)
 
 
 def redelivered(board: Board, modes: Mapping[str, str]) -> Found:
@@ -80,10 +93,11 @@ def redelivered(board: Board, modes: Mapping[str, str]) -> Found:
     findings = []
     for at in board.candidates(np.flatnonzero(past)):
         row, commit = int(polls[at]), int(proof[at])
+        name, proof_of = _with_output(board, commit, "redelivered")
         findings.append(
             Finding(
-                "redelivered",
-                (commit, row),
+                name,
+                (*proof_of, row),
                 f"{_what(board, row)} was handed over after {_group(board, row)} had committed {int(best[at])}",
             )
         )
@@ -91,6 +105,13 @@ def redelivered(board: Board, modes: Mapping[str, str]) -> Found:
     rows = polls[order]
     first, second = rows[:-1], rows[1:]
     again = (board.share[first] == board.share[second]) & (board.offset[first] == board.offset[second])
+    # What was handed over in a transaction counts when that was committed, and then for whoever asks afterwards.
+    of, after = board.txn[first], board.txn[second]
+    counts = (of == 0) | (board.txn_fate[of] == Status.OK)
+    ended = np.where(of > 0, board.end[board.txn_row[of]], board.end[first])
+    again &= counts & (
+        (of == 0) | (board.begin[second] >= ended) | ((after > 0) & (board.txn_fate[after] == Status.OK))
+    )
     again &= (board.tenure[first] != board.tenure[second]) | ~_may_repeat(board, modes)[board.group[first]]
     once = ~_may_repeat(board, modes)
     never = np.flatnonzero(again & once[board.group[first]])
@@ -158,7 +179,8 @@ def group_skip(board: Board, modes: Mapping[str, str]) -> Found:
     """The group committed past a message that none of its members was given, or a new owner began behind everything
     that anybody may have committed. Counted from where the group began."""
     rows = board.of(Kind.COMMIT)
-    failed = board.rows["status"][rows] == Status.FAIL
+    failed = board.status[rows] == Status.FAIL
+    given_up = rows[failed & (board.txn[rows] > 0) & (board.share[rows] >= 0) & (board.offset[rows] >= 0)]
     commits = rows[~failed & (board.share[rows] >= 0) & (board.offset[rows] >= 0)]
     findings: list[Finding] = []
     total = 0
@@ -166,9 +188,11 @@ def group_skip(board: Board, modes: Mapping[str, str]) -> Found:
     assigns = board.of(Kind.ASSIGN)
     assigns = assigns[board.ok[assigns] & (board.share[assigns] >= 0) & (board.offset[assigns] >= 0)]
     there = board.must_be_there()
-    committed, owned, polled = (_by_share(board, rows) for rows in (commits, assigns, polls))
-    # Members of every era count: a message that was handled before a seek was handled.
-    handled = np.unique(board.group[polls] * there.size + board.entry[polls])
+    committed, owned, polled, dropped = (_by_share(board, rows) for rows in (commits, assigns, polls, given_up))
+    # Members of every era count: a message that was handled before a seek was handled. What was handed over in a
+    # transaction that was given up was not.
+    kept = polls[(board.txn[polls] == 0) | (board.txn_fate[board.txn[polls]] != Status.FAIL)]
+    handled = np.unique(board.group[kept] * there.size + board.entry[kept])
     none = np.zeros(0, np.int64)
     for share in sorted({*committed, *owned}):
         mine, begun, own = (rows.get(share, none) for rows in (committed, owned, polled))
@@ -178,7 +202,9 @@ def group_skip(board: Board, modes: Mapping[str, str]) -> Found:
             continue
         first, end = np.searchsorted(board.entry_place, [place, place + 1])
         offsets, needed = board.entry_offset[first:end], there[first:end]
-        count, more = _begun_behind(board, mine, begun, offsets, np.where(needed, np.arange(first, end), -1))
+        count, more = _begun_behind(
+            board, mine, begun, dropped.get(share, none), offsets, np.where(needed, np.arange(first, end), -1)
+        )
         total += count
         findings += more
         mine = mine[board.ok[mine]]
@@ -214,7 +240,7 @@ def _by_share(board: Board, rows: Ints) -> dict[int, Ints]:
 
 
 def _begun_behind(
-    board: Board, commits: Ints, assigns: Ints, offsets: Ints, entries: Ints
+    board: Board, commits: Ints, assigns: Ints, given_up: Ints, offsets: Ints, entries: Ints
 ) -> tuple[int, list[Finding]]:
     """Owners of one share that began behind every commit that was made, or may have been made, until then. Commits are
     written down before they are made, so that none is unknown. The first owner begins where it likes. `offsets`,
@@ -238,6 +264,10 @@ def _begun_behind(
             continue
         total += 1
         missed = int(board.entry_row[left[0]])
+        wanted = given_up[(board.offset[given_up] == board.offset[row]) & (board.begin[given_up] < board.end[row])]
+        if wanted.size:
+            findings.append(_half_given_up(board, int(wanted[-1]), int(row)))
+            continue
         findings.append(
             Finding(
                 "group-skip",
@@ -247,6 +277,22 @@ def _begun_behind(
             )
         )
     return total, findings[:16]
+
+
+def _half_given_up(board: Board, commit: int, row: int) -> Finding:
+    """An owner began where a transaction would have left the group, and that was given up."""
+    txn = int(board.txn[commit])
+    asked = int(board.txn_row[txn])
+    proof = [commit, row] if asked < 0 else [commit, asked, row]
+    if board.txn_status[txn] == Status.INFO:  # that nothing of it is there says so
+        sends = board.sends[board.txn[board.sends] == txn]
+        proof = [int(sends[0]), *proof, int(board.final[board.place[sends[0]]])]
+    return Finding(
+        "torn-txn",
+        tuple(proof),
+        f"{board.history.txns[txn]} was given up, and the next owner in {_group(board, row)} began at "
+        f"{int(board.offset[row])}, where it would have left it",
+    )
 
 
 def double_owner(board: Board) -> Found:
@@ -321,33 +367,57 @@ def _overlaps(board: Board, rows: Ints) -> tuple[int, list[Finding]]:
 
 
 def zombie_producer(board: Board) -> Found:
-    """zombie: a producer's older epoch appended after a newer one was at work, and it is in the log."""
+    """zombie: a producer's older epoch appended, or committed a transaction, after a newer one had been opened or was
+    at work, and it holds."""
     clients = board.history.clients
     names = list(dict.fromkeys(client.producer for client in clients if client.producer is not None))
-    epochs = np.array([client.epoch for client in clients], np.int64)
+    if not names:
+        return 0, []
+    number = np.array([-1 if client.producer is None else names.index(client.producer) for client in clients], np.int64)
+    epochs = np.array([client.epoch for client in clients], np.int64)[board.client]
+    name = number[board.client]
+    fenced = (board.rows["flags"] & Flag.FENCED) > 0
+    there = board.ok.copy()  # of sends: what is in the log, also if its sender does not know
+    sends = board.sends
+    entry = board.entry[sends]
+    there[sends] |= np.where(entry >= 0, board.entry_seen[entry], board.seen_by[board.value[sends]]) >= 0
+    # A transaction in which nothing was done is committed by nobody.
+    used = np.zeros(len(board.history.txns), bool)
+    used[board.txn[board.of(Kind.SEND, Kind.COMMIT)]] = True
+    rows = board.of(Kind.SEND, Kind.TXN, Kind.OPEN)
+    rows = rows[(name[rows] >= 0) & ((board.kind[rows] != Kind.TXN) | used[board.txn[rows]])]
     findings: list[Finding] = []
     total = 0
-    for name in names:
-        own = np.array([client.producer == name for client in clients])
-        sends = board.sends[own[board.client[board.sends]]]
-        epoch = epochs[board.client[sends]]
-        there = board.ok[sends] | (board.seen_by[board.value[sends]] >= 0)
-        there &= (board.rows["flags"][sends] & Flag.FENCED) == 0
-        for older in np.unique(epoch):
-            newer = sends[(epoch > older) & board.ok[sends]]
-            if not newer.size:
-                continue
-            first = int(newer[np.argmin(board.end[newer])])
-            wrong = sends[(epoch == older) & there & (board.begin[sends] >= board.end[first])]
-            total += int(wrong.size)
-            for row in board.candidates(wrong):
-                proof = (first, row) if board.ok[row] else (first, row, int(board.seen_by[board.value[row]]))
-                findings.append(
-                    Finding(
-                        "zombie",
-                        proof,
-                        f"epoch {older} of {name} sent {_what(board, row)} after epoch "
-                        f"{int(epochs[board.client[first]])} was at work, and it is in the log",
+    for each in range(len(names)):
+        mine = rows[name[rows] == each]
+        proofs = mine[board.ok[mine] & ~fenced[mine]]
+        proofs = proofs[np.argsort(board.end[proofs], kind="stable")]
+        if not proofs.size:
+            continue
+        newest = np.maximum.accumulate(epochs[proofs])
+        rose = np.maximum.accumulate(np.where(np.diff(newest, prepend=-1) > 0, np.arange(newest.size), 0))
+        judged = mine[there[mine] & ~fenced[mine] & ~board.repeated[mine] & (board.kind[mine] != Kind.OPEN)]
+        at = np.searchsorted(board.end[proofs], board.begin[judged], "right") - 1
+        wrong = (at >= 0) & (newest[at] > epochs[judged])
+        total += int(wrong.sum())
+        for row, upto in zip(judged[wrong][:16], at[wrong][:16], strict=True):
+            first = int(proofs[rose[upto]])
+            proof = [first, int(row)]
+            what = f"sent {_what(board, int(row))}"
+            if board.kind[row] == Kind.TXN:
+                what = f"committed {board.history.txns[int(board.txn[row])]}"
+            elif not board.ok[row]:
+                proof.append(
+                    int(
+                        board.entry_seen[board.entry[row]] if board.entry[row] >= 0 else board.seen_by[board.value[row]]
                     )
                 )
+            findings.append(
+                Finding(
+                    "zombie",
+                    tuple(proof),
+                    f"epoch {int(epochs[row])} of {names[each]} {what} after epoch {int(epochs[first])} was at work, "
+                    f"and it holds",
+                )
+            )
     return total, findings[:16]

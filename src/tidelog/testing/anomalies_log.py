@@ -18,6 +18,7 @@ __all__ = [
     "cut_loss",
     "duplicate",
     "failed_but_there",
+    "false_duplicate",
     "inconsistent_offsets",
     "key_order",
     "key_places",
@@ -36,16 +37,16 @@ def lost(board: Board) -> Found:
     past it, and a complete reading that began after the ack did not see it."""
     acked = board.acked
     entry = board.entry[acked]
-    missing = (board.seen_by[board.value[acked]] < 0) & board.must_be_there()[entry]
-    torn = _partly_seen(board)
-    missing &= ~np.isin(board.rows["txn"][acked], torn)
+    missing = (board.entry_seen[entry] < 0) & board.must_be_there()[entry]
+    # Of a transaction of which something was read, what is missing is torn, not lost.
+    missing &= board.repeated[acked] | (board.txn_seen[board.txn[acked]] < 0)
     place = board.place[acked]
     below = missing & (board.offset[acked] < board.polled_to[place])
     final = board.final[place]
     after = (final >= 0) & (board.begin[final] >= board.end[acked])
     unseen = missing & ~below & after
     findings = []
-    polls = board.polls
+    polls = board.polls[board.clean[board.polls]]
     for row in board.candidates(acked[below]):
         past = polls[(board.place[polls] == board.place[row]) & (board.offset[polls] > board.offset[row])]
         findings.append(
@@ -61,13 +62,6 @@ def lost(board: Board) -> Found:
             Finding("unseen", (row, reading), f"{_what(board, row)} was acked, and is not there at the end")
         )
     return int(below.sum() + unseen.sum()), findings
-
-
-def _partly_seen(board: Board) -> Ints:
-    """Transactions of which some values were read: what is missing of them is torn, not lost."""
-    sends = board.sends[board.rows["txn"][board.sends] > 0]
-    seen = board.seen_by[board.value[sends]] >= 0
-    return np.unique(board.rows["txn"][sends[seen]]).astype(np.int64)
 
 
 def _what(board: Board, row: int) -> str:
@@ -119,19 +113,63 @@ def duplicate(board: Board, idempotent: bool) -> Found:
     return int(twice.size), findings
 
 
+def false_duplicate(board: Board) -> Found:
+    """A receipt said that the message was there already, and nobody had sent it before, or it named another place than
+    that of the first one."""
+    rows = board.acked[board.repeated[board.acked]]
+    if not rows.size:
+        return 0, []
+    # Sends of each value by their beginning: was there one that began before this one's answer?
+    began = np.full(board.values, np.iinfo(np.int64).max)
+    others = np.bincount(board.value[board.sends], minlength=board.values)
+    np.minimum.at(began, board.value[board.sends], board.begin[board.sends])
+    fresh = board.sends[~board.repeated[board.sends] & (board.status[board.sends] != Status.FAIL)]
+    stored = np.bincount(board.value[fresh], minlength=board.values)
+    alone = (others[board.value[rows]] == 1) | (began[board.value[rows]] >= board.begin[rows])
+    alone &= stored[board.value[rows]] == 0
+    # Where each value was read first.
+    read = np.flatnonzero(board.entry_seen >= 0)[::-1]
+    where = np.full(board.values, -1, np.int64)
+    where[board.entry_value[read]] = read
+    at = where[board.value[rows]]
+    elsewhere = ~alone & (at >= 0) & (at != board.entry[rows]) & ~board.trimmed[board.entry[rows]]
+    elsewhere &= (board.entry_seen[board.entry[rows]] < 0) | (board.entry_place[at] == board.place[rows])
+    findings = []
+    for number in board.candidates(np.flatnonzero(alone)):
+        row = int(rows[number])
+        findings.append(
+            Finding(
+                "false-duplicate", (row,), f"the receipt said that {_what(board, row)} was there, and nobody sent it"
+            )
+        )
+    for number in board.candidates(np.flatnonzero(elsewhere)):
+        row, seen = int(rows[number]), int(board.entry_seen[at[number]])
+        findings.append(
+            Finding(
+                "false-duplicate",
+                (row, seen),
+                f"the receipt said that {_what(board, row)} was there, and it stands at {board.say(seen)}",
+            )
+        )
+    return int((alone | elsewhere).sum()), findings
+
+
 def failed_but_there(board: Board) -> Found:
     """G1a: a reader of committed messages got a value whose send failed, or whose transaction was aborted. zombie: its
     send was refused because a newer epoch had taken over."""
     polls = board.polls[board.clean[board.polls]]
-    wrong = polls[board.fate[board.value[polls]] == Status.FAIL]
+    wrong = polls[board.entry_fate[board.entry[polls]] == Status.FAIL]
     findings = []
     for row in board.candidates(wrong):
-        send = int(board.send_of[board.value[row]])
-        fenced = bool(board.rows["flags"][send] & Flag.FENCED)
-        txn = int(board.rows["txn"][send])
-        aborted = txn > 0 and board.rows["status"][send] != Status.FAIL
-        proof = (send, int(board.txn_row[txn]), row) if aborted else (send, row)
+        send = int(board.sent_as(np.array([row]))[0])
+        txn = int(board.txn[send])
+        aborted = txn > 0 and board.status[send] != Status.FAIL
+        end = int(board.txn_row[txn]) if aborted else send
+        fenced = bool(board.rows["flags"][end] & Flag.FENCED)
+        proof = (send, end, row) if aborted else (send, row)
         why = "was fenced" if fenced else "is of an aborted transaction" if aborted else "failed"
+        if aborted and fenced:
+            why = "is of a transaction that was fenced"
         findings.append(
             Finding("zombie" if fenced else "G1a", proof, f"the send of {_what(board, row)} {why}, and it was read")
         )
@@ -157,7 +195,8 @@ def polls_in_order(board: Board) -> Found:
     polls, tenure = polls[order], tenure[order]
     first, second = polls[:-1], polls[1:]
     same = tenure[1:] == tenure[:-1]
-    inside = board.op[first] == board.op[second]
+    txn = board.txn
+    inside = (board.op[first] == board.op[second]) | ((txn[first] == txn[second]) & (txn[first] > 0))
     back = same & (board.offset[second] <= board.offset[first])
     count = board.entries_between(board.must_be_there())
     between = count[board.entry[second]] - count[np.minimum(board.entry[first] + 1, count.size - 1)]
@@ -185,14 +224,14 @@ def polls_in_order(board: Board) -> Found:
 def nonmonotonic_send(board: Board) -> Found:
     """The acked messages of one producer to one partition stand in another order than it sent them; int- if they are of
     one call or transaction. Holes between them are no matter."""
-    acked = board.acked
+    acked = board.acked[~board.repeated[board.acked]]
     order = np.lexsort((acked, board.op[acked], board.place[acked], board.client[acked]))
     rows = acked[order]
     first, second = rows[:-1], rows[1:]
     same = (board.client[first] == board.client[second]) & (board.place[first] == board.place[second])
     # A repetition of the same value may well be told of the first one's offset.
     wrong = same & (board.offset[second] <= board.offset[first]) & (board.value[first] != board.value[second])
-    txn = board.rows["txn"]
+    txn = board.txn
     inside = (board.op[first] == board.op[second]) | ((txn[first] == txn[second]) & (txn[first] > 0))
     findings = []
     for at in board.candidates(np.flatnonzero(wrong)):
@@ -236,7 +275,7 @@ def partition_order(board: Board) -> Found:
 
 
 def _in_time(board: Board, name: str, key: Ints) -> Found:
-    acked = board.acked[key[board.acked] >= 0]
+    acked = board.acked[(key[board.acked] >= 0) & ~board.repeated[board.acked]]
     late, sent_after = _late(board.place[acked], key[acked], board.offset[acked], board.begin[acked], board.end[acked])
     findings = []
     for at, other in list(zip(late, sent_after, strict=True))[:16]:
@@ -248,7 +287,7 @@ def _in_time(board: Board, name: str, key: Ints) -> Found:
         )
     # First deliveries, of the shares of a group that nobody moved by hand.
     polls = board.polls[board.share[board.polls] >= 0]
-    send = board.send_of[board.value[polls]]
+    send = board.sent_as(polls)
     polls, send = polls[send >= 0], send[send >= 0]
     polls, send = polls[key[send] >= 0], send[key[send] >= 0]
     order = np.lexsort((board.begin[polls], board.offset[polls], board.share[polls]))

@@ -18,15 +18,15 @@ __all__ = ["cycles", "precommitted_read", "torn_txn"]
 
 def precommitted_read(board: Board) -> Found:
     """A reader of committed messages got what a transaction had sent before that was committed: its own sends, or
-    somebody else's before the commit began."""
+    somebody else's before the commit was asked for."""
     polls = board.polls[board.clean[board.polls]]
-    send = board.send_of[board.value[polls]]
+    send = board.sent_as(polls)
     polls, send = polls[send >= 0], send[send >= 0]
-    txn = board.rows["txn"][send]
+    txn = board.txn[send]
     polls, send, txn = polls[txn > 0], send[txn > 0], txn[txn > 0]
     commit = board.txn_row[txn]
-    own = board.rows["txn"][polls] == txn
-    early = ~own & (commit >= 0) & (board.txn_status[txn] == Status.OK) & (board.end[polls] < board.begin[commit])
+    own = board.txn[polls] == txn
+    early = ~own & (commit >= 0) & (board.txn_status[txn] != Status.FAIL) & (board.end[polls] < board.begin[commit])
     findings = []
     for at in board.candidates(np.flatnonzero(own | early)):
         row, sent = int(polls[at]), int(send[at])
@@ -44,54 +44,63 @@ def precommitted_read(board: Board) -> Found:
 
 
 def torn_txn(board: Board) -> Found:
-    """Some values of a transaction can be read and others cannot, though the partition was read past them."""
-    sends = board.sends[board.rows["txn"][board.sends] > 0]
-    sends = sends[board.rows["status"][sends] != Status.FAIL]
+    """Some values of a transaction can be read and others cannot, though the partition was read past them. (Its offsets
+    out of step with its values: see anomalies_group.)"""
+    sends = board.sends[(board.txn[board.sends] > 0) & ~board.repeated[board.sends]]
+    txn = board.txn[sends]
+    sends = sends[(board.status[sends] != Status.FAIL) & (board.txn_status[txn] != Status.FAIL)]
+    txn = board.txn[sends]
+    entry, place = board.entry[sends], board.place[sends]
+    told = entry >= 0  # acked: known by its place; else by its value
+    seen = board.seen_by[board.value[sends]]
+    seen[told] = board.entry_seen[entry[told]]
+    # Anybody who read a part of it is a witness, the first one above all.
+    order = np.argsort(np.where(seen >= 0, seen, board.rows.size), kind="stable")[::-1]
+    order = order[seen[order] >= 0]
+    witness = np.full(len(board.history.txns), -1, np.int64)
+    witness[txn[order]] = seen[order]
+    last = np.zeros(len(board.history.txns), np.int64)
+    np.maximum.at(last, txn, board.begin[sends])
+    commit = board.txn_row[txn]
+    done = np.where((commit >= 0) & (board.txn_status[txn] == Status.OK), board.end[commit], last[txn])
+    final = board.final[place]
+    read = (final >= 0) & (board.begin[final] >= done)
+    read |= told & (board.offset[sends] < board.polled_to[place])
+    read[told] &= ~(board.trimmed | board.cut_away)[entry[told]]
+    missing = np.flatnonzero((seen < 0) & read & (witness[txn] >= 0))
     findings = []
-    total = 0
-    for number in np.unique(board.rows["txn"][sends]):
-        if board.txn_status[number] == Status.FAIL:
-            continue
-        mine = sends[board.rows["txn"][sends] == number]
-        seen = board.seen_by[board.value[mine]]
-        if not (seen >= 0).any() or (seen >= 0).all():
-            continue
-        commit = int(board.txn_row[number])
-        place = board.place[mine]
-        final = board.final[place]
-        done = board.end[commit] if commit >= 0 else board.begin[mine].max()
-        read = (final >= 0) & (board.begin[final] >= done)
-        read |= (board.offset[mine] >= 0) & (board.offset[mine] < board.polled_to[place])
-        gone = board.entry[mine] >= 0
-        excused = np.zeros(mine.size, bool)
-        excused[gone] = (board.trimmed | board.cut_away)[board.entry[mine[gone]]]
-        missing = mine[(seen < 0) & read & ~excused]
-        total += int(missing.size)
-        witness = int(seen[seen >= 0].min())
-        for row in board.candidates(missing):
-            proof = (row, *((commit,) if commit >= 0 else ()), witness)
-            findings.append(
-                Finding(
-                    "torn-txn",
-                    proof,
-                    f"of {board.history.txns[int(number)]} the value {label(int(board.rows['value'][witness]))} can be "
-                    f"read and {label(int(board.rows['value'][row]))} cannot",
-                )
+    for at in board.candidates(missing):
+        row, number = int(sends[at]), int(txn[at])
+        first = int(witness[number])
+        proof = (row, *((int(commit[at]),) if commit[at] >= 0 else ()), first)
+        values = [label(int(board.rows["value"][one])) for one in (first, row)]
+        findings.append(
+            Finding(
+                "torn-txn",
+                proof,
+                f"of {board.history.txns[number]} the value {values[0]} can be read and {values[1]} cannot",
             )
-    return total, findings
+        )
+    return int(missing.size), findings
 
 
 def cycles(board: Board) -> Found:
     """G1c: transactions that have read from one another in a circle. An edge leads from who sent a value to who read
     it; edges between two writers are no matter."""
-    polls = board.polls[board.rows["txn"][board.polls] > 0]
-    send = board.send_of[board.value[polls]]
+    polls = board.polls[board.txn[board.polls] > 0]
+    send = board.sent_as(polls)
     polls, send = polls[send >= 0], send[send >= 0]
+    writer, reader = board.txn[send], board.txn[polls]
+    real = (writer > 0) & (writer != reader)
+    polls, send, writer, reader = polls[real], send[real], writer[real], reader[real]
+    while writer.size:  # what nobody leads to, or what leads nowhere, is in no circle
+        stays = np.isin(writer, reader) & np.isin(reader, writer)
+        if stays.all():
+            break
+        polls, send, writer, reader = polls[stays], send[stays], writer[stays], reader[stays]
     edges: dict[int, dict[int, tuple[int, int]]] = {}
-    for row, sent in zip(polls, send, strict=True):
-        writer, reader = int(board.rows["txn"][sent]), int(board.rows["txn"][row])
-        if writer and writer != reader:
-            edges.setdefault(writer, {}).setdefault(reader, (int(sent), int(row)))
+    for poll, sent, source, target in zip(polls, send, writer, reader, strict=True):
+        edges.setdefault(int(source), {}).setdefault(int(target), (int(sent), int(poll)))
     shortest: list[int] = []
     found = 0
     for start in edges:
@@ -103,8 +112,8 @@ def cycles(board: Board) -> Found:
     if not shortest:
         return 0, []
     rows: list[int] = []
-    for writer, reader in zip(shortest, shortest[1:] + shortest[:1], strict=True):
-        rows += edges[writer][reader]
+    for source, target in zip(shortest, shortest[1:] + shortest[:1], strict=True):
+        rows += edges[source][target]
     names = " -> ".join(board.history.txns[number] for number in [*shortest, shortest[0]])
     return found, [Finding("G1c", tuple(rows), f"each read what the one before it sent: {names}")]
 

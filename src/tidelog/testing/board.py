@@ -57,10 +57,11 @@ class Board:
     def __post_init__(self) -> None:
         rows = self.rows = self.history.rows
         self.kind = rows["kind"]
-        self.begin: Ints = rows["begin"]
+        self.begin: Ints = rows["begin"].astype(np.int64)
         # What never ended goes on for ever.
         self.end: Ints = np.where(rows["end"] > 0, rows["end"], NEVER)
-        self.ok: Mask = rows["status"] == Status.OK
+        self.status: Ints = rows["status"].astype(np.int64)
+        self.ok: Mask = self.status == Status.OK
         self.clean: Mask = (rows["flags"] & Flag.DIRTY) == 0
         self.offset: Ints = rows["offset"]
         self.client: Ints = rows["client"].astype(np.int64)
@@ -70,12 +71,65 @@ class Board:
         self.places = int(self.place.max()) + 1 if rows.size else 0
         self.sends = np.flatnonzero(self.kind == Kind.SEND)
         self.polls = np.flatnonzero(self.kind == Kind.POLL)
+        self._transactions()
         self._values()
         self._entries()
+        self._commits_within()
 
     def of(self, *kinds: Kind) -> Ints:
         """The numbers of the rows of these kinds."""
         return np.flatnonzero(np.isin(self.kind, kinds))
+
+    # --- transactions ---
+
+    def _transactions(self) -> None:
+        """By transaction: its row (-1: none), and what became of it as far as its owner was told."""
+        rows = self.rows
+        self.txn: Ints = rows["txn"].astype(np.int64)
+        count = len(self.history.txns)
+        ends = self.of(Kind.TXN)
+        self.txn_row = np.full(count, -1, np.int64)
+        self.txn_row[self.txn[ends]] = ends
+        self.txn_status = np.full(count, Status.INFO, np.int64)
+        self.txn_status[self.txn[ends]] = self.status[ends]
+
+    def _commits_within(self) -> None:
+        """Offsets that were committed in a transaction hold from its commit on. Of one whose owner was not told, what
+        it sent says what became of it: whoever read some of it saw it committed, and where nothing of it is there at
+        the end, it was not."""
+        count = len(self.history.txns)
+        self.txn_fate = self.txn_status.copy()
+        """By transaction: what became of it, as far as the whole history says."""
+        self.txn_seen = np.full(count, -1, np.int64)
+        """By transaction: the row of the first reader who got something of it; -1: nobody."""
+        mine = self.acked[(self.txn[self.acked] > 0) & ~self.repeated[self.acked]]
+        txn, seen = self.txn[mine], self.entry_seen[self.entry[mine]]
+        order = np.argsort(np.where(seen >= 0, self.end[seen], NEVER), kind="stable")[
+            ::-1
+        ]  # the earliest is stored last
+        order = order[seen[order] >= 0]
+        self.txn_seen[txn[order]] = seen[order]
+        final = self.final[self.place[mine]]
+        open_ = (final < 0) | (self.trimmed | self.cut_away)[self.entry[mine]]
+        judged = np.bincount(txn, minlength=count) - np.bincount(txn[open_], minlength=count)
+        sent = np.bincount(self.txn[self.sends], minlength=count)
+        unknown = self.txn_status == Status.INFO
+        self.txn_fate[unknown & (self.txn_seen >= 0)] = Status.OK
+        self.txn_fate[unknown & (self.txn_seen < 0) & (sent > 0) & (judged == sent)] = Status.FAIL
+        self.txn_fate[0] = Status.INFO
+        commits = self.of(Kind.COMMIT)
+        commits = commits[(self.txn[commits] > 0) & (self.status[commits] != Status.FAIL)]
+        txn = self.txn[commits]
+        asked = self.txn_row[txn]
+        self.status[commits] = self.txn_fate[txn]
+        self.ok[commits] = self.txn_fate[txn] == Status.OK
+        told = asked >= 0
+        self.begin[commits[told]] = self.begin[asked[told]]
+        known = told & (self.txn_status[txn] == Status.OK)
+        self.end[commits] = NEVER
+        self.end[commits[known]] = self.end[asked[known]]
+        read = ~known & (self.txn_seen[txn] >= 0)
+        self.end[commits[read]] = self.end[self.txn_seen[txn[read]]]
 
     # --- values ---
 
@@ -89,16 +143,16 @@ class Board:
         self.value[both] = dense.reshape(-1)
         self.values = known.size
         # The outcome of a transaction decides for what was sent in it.
-        count = len(self.history.txns)
-        self.txn_row = np.full(count, -1, np.int64)
-        self.txn_status = np.full(count, Status.INFO, np.int64)
-        for number in self.of(Kind.TXN):
-            self.txn_row[rows["txn"][number]] = number
-            self.txn_status[rows["txn"][number]] = rows["status"][number]
-        status = rows["status"][self.sends].astype(np.int64)
-        txn = rows["txn"][self.sends]
-        within = txn > 0
-        status[within & (status != Status.FAIL)] = self.txn_status[txn[within & (status != Status.FAIL)]]
+        status = self.status[self.sends].copy()
+        txn = self.txn[self.sends]
+        within = (txn > 0) & (status != Status.FAIL)
+        status[within] = self.txn_status[txn[within]]
+        # Of a message that was there before, the transaction that found it so says nothing when it is given up.
+        repeated = (rows["flags"][self.sends] & Flag.DUPLICATE) > 0
+        status[repeated & within & (status != Status.OK)] = Status.INFO
+        self.repeated = np.zeros(rows.size, bool)
+        """Sends whose receipt said that the message was there already."""
+        self.repeated[self.sends[repeated]] = True
         self.outcome = np.full(rows.size, Status.INFO, np.int64)
         """Of each send row."""
         self.outcome[self.sends] = status
@@ -136,8 +190,24 @@ class Board:
         self.entry_offset = self.offset[self.entry_row]
         self.entry_value = self.value[self.entry_row]
         self.told = told
-        fate = self.fate[self.entry_value]
-        self.visible = (fate == Status.OK) | ((fate != Status.FAIL) & (self.seen_by[self.entry_value] >= 0))
+        clean = self.polls[self.clean[self.polls]][::-1]
+        self.entry_seen = np.full(self.entry_row.size, -1, np.int64)
+        """The first poll row that read each entry, dirty readers left out."""
+        self.entry_seen[self.entry[clean]] = clean
+        # What was acked there decides; else, of all sends of the value, the best.
+        rank = np.array([1, 2, 0])[self.outcome[acked]]
+        best = np.full(self.entry_row.size, -1, np.int64)
+        np.maximum.at(best, self.entry[acked], rank)
+        self.entry_fate = np.where(
+            best >= 0, np.array([Status.FAIL, Status.INFO, Status.OK, -1])[best], self.fate[self.entry_value]
+        )
+        self.entry_send = np.full(self.entry_row.size, -1, np.int64)
+        """The send row that stored each entry, -1 if none was acked there; of several the best one."""
+        first = acked[~self.repeated[acked]]
+        order = np.argsort(np.array([1, 2, 0])[self.outcome[first]], kind="stable")
+        self.entry_send[self.entry[first[order]]] = first[order]
+        seen = self.entry_seen >= 0
+        self.visible = ((best >= 0) & (self.entry_fate == Status.OK)) | ((self.entry_fate != Status.FAIL) & seen)
         """Entries that every reader of committed messages must come by."""
         self.trimmed = np.zeros(self.entry_row.size, bool)
         for row in self.of(Kind.TRIM):
@@ -145,8 +215,8 @@ class Board:
         self.cut_away = np.zeros(self.entry_row.size, bool)
         """Entries that a power cut was allowed to take; set by whoever judges cuts."""
         self.polled_to = np.full(self.places, -1, np.int64)
-        """The highest offset that anybody read, by partition."""
-        np.maximum.at(self.polled_to, self.place[self.polls], self.offset[self.polls])
+        """The highest offset that a reader of committed messages got, by partition."""
+        np.maximum.at(self.polled_to, self.place[clean], self.offset[clean])
         self.final = np.full(self.places, -1, np.int64)
         """The row of the last complete reading, by partition; -1: there was none."""
         finals = self.of(Kind.FINAL)
@@ -198,7 +268,7 @@ class Board:
     def tenure(self) -> Ints:
         """A number for each row of a consumer and partition: it changes when the partition is assigned, given back,
         taken away or sought in. Between two rows of one tenure a consumer has nothing to lose."""
-        breaking = (Kind.ASSIGN, Kind.REVOKE, Kind.LOST, Kind.SEEK, Kind.FINAL)
+        breaking = (Kind.ASSIGN, Kind.REVOKE, Kind.LOST, Kind.SEEK, Kind.BACK, Kind.FINAL)
         rows = self.of(Kind.POLL, Kind.COMMIT, *breaking)
         order = np.lexsort((rows, self.op[rows], self.place[rows], self.client[rows]))
         rows = rows[order]
@@ -211,6 +281,12 @@ class Board:
         fresh[1:] |= complete[1:] & (self.op[rows][1:] != self.op[rows][:-1])
         number[rows] = np.cumsum(fresh)
         return number
+
+    def sent_as(self, polls: Ints) -> Ints:
+        """The send row of what each poll row got: the one that was acked there, else the best one of its value; -1:
+        nobody sent it."""
+        there = self.entry_send[self.entry[polls]]
+        return np.where(there >= 0, there, self.send_of[self.value[polls]])
 
     def candidates(self, rows: NDArray[Any], limit: int = 16) -> Iterator[int]:
         """The first few of many rows, as plain numbers."""

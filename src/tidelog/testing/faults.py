@@ -1,7 +1,7 @@
 """How does a program behave when sending, receiving or committing fails, is slow, or kills its process?
 
-Floor 8: may import channel, producer, consumer, log, errors. Thread rule: everything may be called from any thread; a
-fault holds for all threads of the process.
+Floor 8: may import channel, producer, consumer, transaction, log, errors. Thread rule: everything may be called from
+any thread; a fault holds for all threads of the process.
 
     with faults.fail("append", error=NoSpace, after=3) as fault:      # the fourth send of anything fails, once
         app.run()
@@ -11,9 +11,9 @@ fault holds for all threads of the process.
     with faults.delay("commit", 0.2, times=None): ...                 # every commit takes longer
     faults.kill("receive", after=10, done=True)                       # holds until the process is dead
 
-Points: "append" (send and send_many of channels and producers, lingering batches when they go out), "receive"
-(receive, receive_many and iteration), "commit" (`commit`, and what the delivery rule commits by itself), "sync" (`sync`
-of logs and channels). The seam is Python: methods that the handles have are wrapped while a fault is
+Points: "append" (send and send_many of channels, producers and transactions, lingering batches when they go out),
+"receive" (receive, receive_many and iteration), "commit" (`commit`, and what the delivery rule commits by itself),
+"sync" (`sync` of logs and channels). The seam is Python: methods that the handles have are wrapped while a fault is
 there, and are what they were when the last one is gone. Methods that somebody took from a handle before
 (`send = orders.send`) are not wrapped.
 """
@@ -34,11 +34,13 @@ from tidelog.consumer import Consumer
 from tidelog.errors import NoSpace
 from tidelog.log import Log
 from tidelog.producer import Producer
+from tidelog.transaction import Transaction
 
-__all__ = ["POINTS", "Fault", "Point", "delay", "fail", "kill"]
+__all__ = ["POINTS", "Fault", "Point", "delay", "fail", "kill", "watch"]
 
 Point: TypeAlias = Literal["append", "receive", "commit", "sync"]
 POINTS = ("append", "receive", "commit", "sync")
+Watcher: TypeAlias = Callable[[str, str | None, bool, Any], None]
 Raising: TypeAlias = "BaseException | type[BaseException] | Callable[[], BaseException]"
 
 _METHODS: dict[type, dict[str, str]] = {
@@ -46,6 +48,7 @@ _METHODS: dict[type, dict[str, str]] = {
     Consumer: {"receive": "receive", "receive_many": "receive", "commit": "commit", "_finish": "leave"},
     Log: {"sync": "sync"},
     Producer: {"_sender": "sender"},
+    Transaction: {"_sender": "sender"},
 }
 
 
@@ -74,6 +77,7 @@ class Fault:
 
 _lock = threading.RLock()
 _faults: list[Fault] = []
+_watchers: list[Watcher] = []
 _handed: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 """Consumers that have handed something over which the next call commits."""
 
@@ -131,6 +135,23 @@ def kill(point: Point, *, after: int = 0, done: bool = False, on: str | None = N
     _add(Fault(_point(point), act, after=_count(after), times=None, done=done, on=on))
 
 
+@contextmanager
+def watch(watcher: Watcher) -> Iterator[None]:
+    """Have `watcher` called before and after every call of every point: (point, channel or group, whether it is done,
+    what it answered). A call that raises is not done."""
+    with _lock:
+        if not (_faults or _watchers):
+            _wrap()
+        _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        with _lock:
+            _watchers.remove(watcher)
+            if not (_faults or _watchers):
+                _unwrap()
+
+
 def _made(error: Raising, point: str) -> BaseException:
     if isinstance(error, BaseException):
         return error
@@ -161,13 +182,13 @@ def _held(fault: Fault) -> Iterator[Fault]:
     finally:
         with _lock:
             _faults.remove(fault)
-            if not _faults:
+            if not (_faults or _watchers):
                 _unwrap()
 
 
 def _add(fault: Fault) -> None:
     with _lock:
-        if not _faults:
+        if not (_faults or _watchers):
             _wrap()
         _faults.append(fault)
 
@@ -176,6 +197,9 @@ def _guard(point: str, on: str | None, call: Callable[[], Any]) -> Any:
     """One call that passes a point."""
     with _lock:
         due = [fault for fault in _faults if fault.point == point and fault.on in (None, on) and fault._due()]
+        watchers = tuple(_watchers)
+    for watcher in watchers:
+        watcher(point, on, False, None)
     for fault in due:
         if not fault.done:
             fault._action()
@@ -183,6 +207,8 @@ def _guard(point: str, on: str | None, call: Callable[[], Any]) -> Any:
     for fault in due:
         if fault.done:
             fault._action()
+    for watcher in watchers:
+        watcher(point, on, True, result)
     return result
 
 

@@ -27,6 +27,7 @@ from tidelog._native import Channelled, message_as
 from tidelog.app.attempt import attempt
 from tidelog.app.channels import AppChannel, ChannelSpec, spec_of
 from tidelog.app.dead_letter import FROM_CHANNEL
+from tidelog.app.exactly_once import ExactlyOnceLoop
 from tidelog.app.inline import InlineLoop
 from tidelog.app.outcome import Fatal, Outcome
 from tidelog.config import Duration, duration_ms
@@ -55,7 +56,7 @@ class Harness:
     def __init__(self, app: App) -> None:
         self._app = app
         self._log: Log | None = None
-        self._loops: dict[str, InlineLoop] = {}  # by handler
+        self._loops: dict[str, InlineLoop | ExactlyOnceLoop] = {}  # by handler
         self._specs: dict[str, ChannelSpec] = {}
         self._expected: dict[str, Counter[tuple[int, int]]] = {}
         self._asked = 0
@@ -235,14 +236,19 @@ class Harness:
 
     # --- inside ---
 
-    def _loop(self, handler: Handler) -> InlineLoop:
+    def _loop(self, handler: Handler) -> InlineLoop | ExactlyOnceLoop:
         loop = self._loops.get(handler.name)
         if loop is None:
-            outcome = Outcome(handler, self._app._channel, self._app._hooks)
-            call = attempt(handler, outcome, self._app._events)
-            loop = InlineLoop(handler, self._app._channel(handler.channel), outcome, call, lambda: self.now)
+            loop = self._made(handler)
             self._loops[handler.name] = loop
         return loop
+
+    def _made(self, handler: Handler) -> InlineLoop | ExactlyOnceLoop:
+        if handler.delivery == "exactly-once":
+            return self._app._exactly_once(handler, lambda: self.now)
+        outcome = Outcome(handler, self._app._channel, self._app._hooks)
+        call = attempt(handler, outcome, self._app._events)
+        return InlineLoop(handler, self._app._channel(handler.channel), outcome, call, lambda: self.now)
 
     def _step(self, handler: Handler) -> bool:
         before = envelope.current.set(None)

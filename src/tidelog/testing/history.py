@@ -15,14 +15,19 @@ lists of names. Recorders write it while a program runs (testing/recorder.py), `
     c@billing commit orders/0 2
     c@billing revoke orders/0               given back in good order; `lost`: taken away
     x final orders/0 0:7 1:8                everything that the partition holds at the end of the run
-    p txn T -> commit                       also `abort`; sends and polls belong to it by txn=T
+    p txn T -> commit                       also `abort`, `fenced`; sends, polls and commits belong to it by txn=T
+    c@billing commit orders/0 2 txn=T       it holds when T was committed, and from then on
+    c@billing back orders/0                 its transaction was given up: what it had been given comes again
+    till#2 open                             epoch 2 of the producer till was opened
     c dies                                  killed; `close`: closed in good order
     admin@billing reset orders/0 0          the committed offset was set by hand; `seek` is a consumer's own move
     disk cut                                the power was cut
 
 `[3-7]` before a line gives the times of its beginning and end; otherwise lines follow one another. `till#2` is epoch 2
 of the producer till. `synced` behind a send: the ack said that it is on disk. `dirty` behind a poll: uncommitted
-transactions are read too. `explicit` behind a send: the sender chose the partition.
+transactions are read too. `explicit` behind a send: the sender chose the partition. `idempotent`: sending it again must
+not store it again, since it has an id, or the producer a name; `duplicate`: the receipt said that it was there already.
+A transaction whose end was never asked for is an aborted one; one without an outcome was to be committed.
 """
 
 from __future__ import annotations
@@ -82,6 +87,9 @@ class Kind(IntEnum):
     FINAL = 14
     """A reader got to the end of a partition; its messages are POLL rows of the same operation."""
     GROW = 15
+    BACK = 16
+    """A consumer begins again where it had last committed."""
+    OPEN = 17
 
 
 class Status(IntEnum):
@@ -104,14 +112,22 @@ class Flag(IntFlag):
     """The sender chose the partition, so the key did not."""
     IDEMPOTENT = 16
     """A repetition of this send must not store the message twice."""
+    DUPLICATE = 32
+    """The receipt said that the message was there before."""
 
 
 VERBS = {
     kind.name.lower(): kind
     for kind in Kind
-    if kind not in (Kind.DEATH, Kind.FINAL, Kind.POLL, Kind.SEND, Kind.TXN, Kind.CUT, Kind.GROW, Kind.CLOSE)
+    if kind not in (Kind.DEATH, Kind.FINAL, Kind.POLL, Kind.SEND, Kind.TXN, Kind.CUT, Kind.GROW, Kind.CLOSE, Kind.OPEN)
 }
-OPTIONS = {"synced": Flag.SYNCED, "dirty": Flag.DIRTY, "explicit": Flag.EXPLICIT, "idempotent": Flag.IDEMPOTENT}
+OPTIONS = {
+    "synced": Flag.SYNCED,
+    "dirty": Flag.DIRTY,
+    "explicit": Flag.EXPLICIT,
+    "idempotent": Flag.IDEMPOTENT,
+    "duplicate": Flag.DUPLICATE,
+}
 
 _TEXT = 1 << 61  # up to seven bytes, so that they can be read back
 _HASH = 1 << 62
@@ -263,11 +279,12 @@ class History:
             return " ".join([who, "final" if final else "poll", told, *options])
         if kind is Kind.TXN:
             words += [self.txns[row["txn"]]]
-            words += {Status.OK: ["->", "commit"], Status.FAIL: ["->", "abort"], Status.INFO: []}[status]
+            failed = "fenced" if flags & Flag.FENCED else "abort"
+            words += {Status.OK: ["->", "commit"], Status.FAIL: ["->", failed], Status.INFO: []}[status]
             return " ".join(words)
         if kind is Kind.DEATH:
             return f"{who} dies"
-        if kind in (Kind.CLOSE, Kind.CUT):
+        if kind in (Kind.CLOSE, Kind.CUT, Kind.OPEN):
             return " ".join(words)
         words.append(self.place(row))
         if row["offset"] >= 0:
@@ -321,10 +338,12 @@ class _Parser:
         elif verb in ("poll", "final"):
             self.poll(client, times, body, verb == "final")
         elif verb == "txn":
-            status = {"commit": Status.OK, "abort": Status.FAIL, "": Status.INFO}[outcome]
-            self.row(Kind.TXN, client, times, txn=self.txn(body.strip()), status=status)
-        elif verb in ("dies", "close", "cut"):
-            kind = {"dies": Kind.DEATH, "close": Kind.CLOSE, "cut": Kind.CUT}[verb]
+            status = {"commit": Status.OK, "abort": Status.FAIL, "fenced": Status.FAIL, "": Status.INFO}[outcome]
+            flags = Flag.FENCED if outcome == "fenced" else Flag(0)
+            times = times if status is not Status.INFO else (times[0], 0)
+            self.row(Kind.TXN, client, times, txn=self.txn(body.strip()), status=status, flags=flags)
+        elif verb in ("dies", "close", "cut", "open"):
+            kind = {"dies": Kind.DEATH, "close": Kind.CLOSE, "cut": Kind.CUT, "open": Kind.OPEN}[verb]
             self.row(kind, client, times)
         elif verb == "grow":
             self.row(Kind.GROW, client, times, channel=self.channel(body.strip()))

@@ -25,6 +25,7 @@ ANOMALIES = (
     "G1c",
     "torn-txn",
     "precommitted-read",
+    "false-duplicate",
     "cut-loss",
     "lost-write",
     "unseen",
@@ -64,10 +65,10 @@ def check(
     `order`: "per-key": messages of one key stand, and are handed over, in the order in which they were sent;
     "partition": all messages of a partition are; None: neither is looked at. `loss`: so many acked messages may be
     missing. `duplicates`: how often a group may be given a message: "at-least-once" (again after a failure, and none is
-    left out), "at-most-once", "exactly-once"; a mapping by group; "recorded": as each group's consumers were opened.
-    `cuts`: moments (monotonic ns) at which the power was cut: what was acked as written before that may be missing from
-    the end of a partition. `idempotent`: a value that was sent once may stand in the log once only (default: with
-    "exactly-once").
+    left out), "at-most-once", "exactly-once" (what was handed over in a transaction that was given up does not count);
+    a mapping by group; "recorded": as each group's consumers were opened. `cuts`: moments (monotonic ns) at which the
+    power was cut: what was acked as written before that may be missing from the end of a partition. `idempotent`: a
+    value that was sent once may stand in the log once only (default: with "exactly-once").
 
     Raises ValueError for options that do not exist.
     """
@@ -81,6 +82,7 @@ def check(
         lambda: in_log.lost(board),
         lambda: in_log.inconsistent_offsets(board),
         lambda: in_log.duplicate(board, once),
+        lambda: in_log.false_duplicate(board),
         lambda: in_log.failed_but_there(board),
         lambda: in_log.phantom(board),
         lambda: in_log.polls_in_order(board),

@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,6 +58,10 @@ class Part:
     start: int = 0
     end: int = 0
     messages: list[Sent] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)
+    """Where the message with an id stands that came last."""
+    doubtful: set[str] = field(default_factory=set)
+    """Ids of trimmed messages: they count until the log is opened anew, and then where their file is still there."""
     trimmed: list[Sent] = field(default_factory=list)
     """Forgotten by the partition; a consumer that had read them before may still hand them over, in their order."""
 
@@ -84,6 +89,7 @@ _values = st.one_of(
 _keys = st.one_of(st.none(), st.sampled_from([b"", b"a", b"b", b"tea"]), st.binary(min_size=1, max_size=9))
 _seconds = st.integers(0, 20)
 _headers = st.lists(st.tuples(st.sampled_from(["src", "n"]), st.binary(max_size=5)), max_size=3)
+_ids = st.sampled_from([f"id-{number}" for number in range(6)])
 _names = st.sampled_from(["q", "t"])
 _ratio = st.floats(0, 1)
 
@@ -139,7 +145,7 @@ class LogModel(RuleBasedStateMachine):
         partition=st.integers(0, 1),
         second=_seconds,
         headers=_headers,
-        id=st.none() | st.just("id-7"),
+        id=st.none() | _ids,
     )
     def send(
         self,
@@ -160,35 +166,44 @@ class LogModel(RuleBasedStateMachine):
             partition=partition if key is None else None,
             timestamp=EPOCH_SECONDS + second,
         )
-        self._sent(name, receipt, [value], [key], second, headers, id)
+        self._sent(name, receipt, [value], [key], second, headers, [id])
 
     @rule(
         name=_names,
         messages=st.lists(st.tuples(_values, _keys), max_size=12),
+        ids=st.none() | st.lists(st.none() | _ids, min_size=12, max_size=12),
         partition=st.integers(0, 1),
         second=_seconds,
         linger=st.booleans(),
     )
     def send_many(
-        self, name: str, messages: list[tuple[bytes, bytes | None]], partition: int, second: int, linger: bool
+        self,
+        name: str,
+        messages: list[tuple[bytes, bytes | None]],
+        ids: list[str | None] | None,
+        partition: int,
+        second: int,
+        linger: bool,
     ) -> None:
         """Many messages, by the channel or one by one through a producer that gathers them."""
         values, keys = [value for value, _ in messages], [key for _, key in messages]
         moment = EPOCH_SECONDS + second
         chosen = partition if None in keys else None
+        named: list[str | None] = [None] * len(messages) if ids is None else ids[: len(messages)]
         if not linger:
-            receipt = self.channels[name].send_many(values, keys=keys, partition=chosen, timestamp=moment)
-            self._sent(name, receipt, values, keys, second, [], None)
+            options: dict[str, Any] = {} if ids is None else {"ids": named}
+            receipt = self.channels[name].send_many(values, keys=keys, partition=chosen, timestamp=moment, **options)
+            self._sent(name, receipt, values, keys, second, [], named)
             return
         with self.log.producer(linger=30.0) as producer:
             receipts = [
-                producer.send(self.channels[name], value, key=key, partition=chosen, timestamp=moment)
-                for value, key in messages
+                producer.send(self.channels[name], value, key=key, id=id, partition=chosen, timestamp=moment)
+                for (value, key), id in zip(messages, named, strict=True)
             ]
-        gathered = list(zip(receipts, values, keys, strict=True))
+        gathered = list(zip(receipts, values, keys, named, strict=True))
         assert all(one.done for one in receipts)
-        for one, value, key in gathered:
-            self._sent(name, one, [value], [key], second, [], None)
+        for one, value, key, id in gathered:
+            self._sent(name, one, [value], [key], second, [], [id])
 
     def _sent(
         self,
@@ -198,12 +213,26 @@ class LogModel(RuleBasedStateMachine):
         keys: list[bytes | None],
         second: int,
         headers: list[tuple[str, bytes]],
-        id: str | None,
+        ids: list[str | None],
     ) -> None:
         partitions, offsets = receipt.partitions.tolist(), receipt.offsets.tolist()
-        assert receipt.count == len(partitions) == len(offsets) == len(values)
-        for partition, offset, value, key in zip(partitions, offsets, values, keys, strict=True):
+        duplicates = receipt.duplicates.tolist()
+        assert receipt.count == len(partitions) == len(offsets) == len(values) == len(duplicates)
+        assert receipt.duplicate == (all(duplicates) and bool(duplicates))
+        for partition, offset, value, key, id, duplicate in zip(
+            partitions, offsets, values, keys, ids, duplicates, strict=True
+        ):
             part = self.parts[name][partition]
+            first = None if id is None else part.ids.get(id)
+            if id in part.doubtful and not duplicate:
+                first = None
+            assert duplicate == (first is not None), f"the id {id} in {name}-{partition}: first at {first}"
+            if first is not None:
+                assert offset == first
+                continue
+            if id is not None:
+                part.ids[id] = offset
+                part.doubtful.discard(id)
             assert offset >= part.end, f"offset {offset} of {name}-{partition} was given out before"
             part.end = offset + 1
             part.messages.append(Sent(offset, value, key, (EPOCH_SECONDS + second) * 1000, headers, id))
@@ -386,6 +415,8 @@ class LogModel(RuleBasedStateMachine):
         self.receiving = None
         self.log.close()
         self._open()
+        for part in chain.from_iterable(self.parts.values()):
+            part.doubtful = {id for id, offset in part.ids.items() if offset < part.start}
 
     @rule(name=_names)
     def configure(self, name: str) -> None:

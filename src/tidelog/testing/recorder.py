@@ -162,6 +162,12 @@ class Recorder:
             data[at + ROW.fields["flags"][1]] |= flags  # type: ignore[index]
         data[at + _STATUS_AT] = status
 
+    def ask(self, place: tuple[Any, int]) -> None:
+        """A row that says from now on that nobody knows: what it tells of is about to be tried, and begins now."""
+        data, at = place
+        _END.pack_into(data, at, time.monotonic_ns())
+        data[at + _STATUS_AT] = Status.INFO
+
     def rows(self, kind: Kind, count: int, **columns: Any) -> Written:
         """Writes many rows of one kind; columns are numbers or arrays. They belong to one call unless `op` is given."""
         if "op" not in columns:

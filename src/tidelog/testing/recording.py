@@ -1,19 +1,16 @@
-"""How do a program's own channels and consumers write a history, without the program being rewritten for it?
+"""How do a program's own consumers write a history, without the program being rewritten for it?
 
-Floor 8: may import channel, consumer, message, errors, testing.history and testing.recorder. Thread rule: a `Sending`
-may be used by any thread (each gets a client of its own), a `Receiving` belongs to one thread, as its consumer does.
+Floor 8: may import channel, consumer, message, errors, testing.history, testing.recorder and testing.recording_sends.
+Thread rule: a `Receiving` belongs to one thread, as its consumer does.
 
-`Sending` and `Receiving` do what a channel and a consumer do and write down what came of it. A message is recognised by
-the header `history-id`, which sending adds; with `identify`, by what that function makes of its value.
+A `Receiving` does what a consumer does and writes down what came of it; `Sending` is of recording_sends.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
-from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,170 +18,13 @@ import numpy as np
 
 from tidelog.channel import Channel
 from tidelog.consumer import Assigned, Consumer
-from tidelog.errors import Closed, Fenced, Forked, Locked, NoSpace, OffsetOutOfRange, SchemaMismatch, Timeout, TooLarge
-from tidelog.message import Headers, Message
-from tidelog.partitioner import key_bytes
-from tidelog.testing.history import Flag, Kind, Status, token
-from tidelog.testing.recorder import Recorder, Written
+from tidelog.errors import Fenced, OffsetOutOfRange, Timeout
+from tidelog.message import Message
+from tidelog.testing.history import Flag, Kind, Status
+from tidelog.testing.recorder import Recorder
+from tidelog.testing.recording_sends import HEADER, Identify, Sending, Within, identified
 
-__all__ = ["HEADER", "Identify", "Receiving", "Sending", "read_to_the_end"]
-
-HEADER = "history-id"
-Identify = Callable[[Any], int]
-"""A number for a value, the same at both ends; `None` in its place: the header."""
-
-NOT_SENT = (Closed, Fenced, Forked, Locked, NoSpace, SchemaMismatch, TooLarge)
-"""Errors after which a single written message is certainly not in the log."""
-
-
-def _identified(message: Message[Any], identify: Identify | None) -> int:
-    if identify is not None:
-        return identify(message.value)
-    data = message.headers.get(HEADER)
-    return token(message.raw) if data is None else int.from_bytes(data, "big")
-
-
-class Sending:
-    """Sends to a channel and records it; made once for each channel, or channel and producer."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        channel: Channel[Any],
-        *,
-        producer: Any = None,
-        name: str | None = None,
-        identify: Identify | None = None,
-        synced: bool = False,
-        idempotent: bool = True,
-    ) -> None:
-        """`producer`: send through it. `synced`: its acks say that the message is on disk. `idempotent`: a value that
-        was sent once may be there once only."""
-        self._recorder, self._channel, self._producer = recorder, channel, producer
-        self._name = channel.name if name is None else name
-        self._identify = identify
-        self._number = recorder.channel(channel.name)
-        self._flags = (Flag.SYNCED if synced else Flag(0)) | (Flag.IDEMPOTENT if idempotent else Flag(0))
-        self._mine = threading.local()
-        self._clients = count(1)
-        self._waiting: list[tuple[Any, tuple[Any, int]]] = []
-
-    def send(
-        self, value: Any, *, key: Any = None, headers: Any = None, partition: int | None = None, **more: Any
-    ) -> Any:
-        """What `channel.send` does, and answers its receipt."""
-        client, number = self._client()
-        if self._identify is not None:
-            mark = self._identify(value)
-        else:
-            mark, headers = number(), _marked(headers)
-            headers[HEADER] = mark.to_bytes(8, "big")
-        flags = int(self._flags | (Flag(0) if partition is None else Flag.EXPLICIT))
-        place = self._recorder.row(
-            Kind.SEND,
-            client,
-            end=0,
-            value=mark,
-            key=token(key_bytes(key)),
-            channel=self._number,
-            partition=-1 if partition is None else partition,
-            status=Status.INFO,
-            flags=flags,
-        )
-        options = dict(key=key, headers=headers, partition=partition, **more)
-        try:
-            if self._producer is None:
-                receipt = self._channel.send(value, **options)
-            else:
-                receipt = self._producer.send(self._channel, value, **options)
-        except NOT_SENT as error:
-            if not self._flags & Flag.SYNCED:
-                fenced = Flag.FENCED if isinstance(error, Fenced) else Flag(0)
-                self._recorder.complete(place, Status.FAIL, flags=int(fenced))
-            raise
-        if receipt.done:
-            self._recorder.complete(place, Status.OK, offset=receipt.offset, partition=receipt.partition)
-        else:
-            self._waiting.append((receipt, place))
-        return receipt
-
-    def send_many(
-        self, values: Any, *, keys: Any = None, headers: Any = None, partition: int | None = None, **more: Any
-    ) -> Any:
-        """What `channel.send_many` does, and answers its receipt; keys are a list here."""
-        client, number = self._client()
-        values = list(values)
-        if self._identify is not None:
-            marks = np.array([self._identify(value) for value in values], np.int64)
-        else:
-            marks = np.array([number() for _ in values], np.int64)
-            headers = [_marked(one) for one in (headers or [None] * len(values))]
-            for one, mark in zip(headers, marks, strict=True):
-                one[HEADER] = int(mark).to_bytes(8, "big")
-        if callable(keys):
-            keys = [keys(value) for value in values]
-        tokens: Any = -1 if keys is None else np.array([token(key_bytes(key)) for key in keys], np.int64)
-        written = self._recorder.rows(
-            Kind.SEND,
-            len(values),
-            client=client,
-            end=0,
-            value=marks,
-            key=tokens,
-            channel=self._number,
-            partition=-1 if partition is None else partition,
-            status=int(Status.INFO),
-            flags=int(self._flags | (Flag(0) if partition is None else Flag.EXPLICIT)),
-        )
-        options = dict(keys=keys, headers=headers, partition=partition, **more)
-        if self._producer is None:
-            receipt = self._channel.send_many(values, **options)
-        else:
-            receipt = self._producer.send_many(self._channel, values, **options)
-        self._complete(written, receipt)
-        return receipt
-
-    def flush(self) -> None:
-        """Flushes the producer and completes what waited for it. Raises the first error of what could not be sent."""
-        failure: Exception | None = None
-        try:
-            if self._producer is not None:
-                self._producer.flush()
-        except Exception as error:
-            failure = error
-        waiting, self._waiting = self._waiting, []
-        for receipt, place in waiting:
-            try:
-                position = receipt.result()
-            except Exception as error:
-                failure = failure or error
-            else:
-                self._recorder.complete(place, Status.OK, offset=position.offset, partition=position.partition)
-        if failure is not None:
-            raise failure
-
-    def _complete(self, written: Written, receipt: Any) -> None:
-        self._recorder.complete_rows(
-            written,
-            Status.OK,
-            offset=np.asarray(receipt.offsets, np.int64),
-            partition=np.asarray(receipt.partitions, np.int32),
-        )
-
-    def _client(self) -> tuple[int, Callable[[], int]]:
-        """The calling thread's client, and what numbers its messages."""
-        known: tuple[int, Callable[[], int]] | None = getattr(self._mine, "client", None)
-        if known is None:
-            client = self._recorder.client(f"{self._name}.{next(self._clients)}")
-            # Numbers of different clients and processes must differ: 32 bits of chance and a count.
-            base = int.from_bytes(np.random.default_rng().bytes(4), "big") << 28
-            numbers = count(base)
-            known = self._mine.client = (client, lambda: next(numbers))
-        return known
-
-
-def _marked(headers: Any) -> dict[str, Any]:
-    return dict(headers.items() if isinstance(headers, Headers) else headers or {})
+__all__ = ["HEADER", "Identify", "Receiving", "Sending", "Within", "read_to_the_end"]
 
 
 class Receiving:
@@ -202,12 +42,16 @@ class Receiving:
         name: str = "consumer",
         identify: Identify | None = None,
         rebalancing: bool | None = None,
+        transacting: bool = False,
         **options: Any,
     ) -> None:
         """`channels`, `options`: of the consumer. `rebalancing`: whether it takes on_assign and on_revoke (None: found
-        out)."""
+        out). `transacting`: whatever it hands over is handled in transactions, so nothing takes effect twice."""
         self._recorder, self._identify = recorder, identify
         self._mode = str(options.get("delivery", "at-least-once"))
+        self._flags = int(Flag.DIRTY) if options.get("isolation") == "read-uncommitted" else 0
+        self._txn = 0
+        """The transaction that it takes part in."""
         self._owed: dict[tuple[str, int], int] = {}
         """Handed over and not committed: the offset behind it."""
         self._pending: dict[tuple[str, int], tuple[Any, int]] = {}
@@ -224,7 +68,7 @@ class Receiving:
             options["on_revoke"] = _then(self._revoked, options.get("on_revoke"))
         self.consumer = make(*channels, **options)
         group = self.consumer.group
-        self._client = recorder.client(name, group=group, mode=self._mode)
+        self._client = recorder.client(name, group=group, mode="exactly-once" if transacting else self._mode)
         for parts in self._early:
             self._assigned(parts)
         if not rebalancing:
@@ -244,7 +88,9 @@ class Receiving:
     def _revoked(self, parts: Sequence[Assigned]) -> None:
         for channel, partition in parts:
             place = (channel, partition)
-            if place in self._owned:  # else it was lost before, and that was told
+            if place in self._owned and self._txn and place in self._owed:  # not in good order: it is owed to that
+                self._forget(place)
+            elif place in self._owned:  # else it was lost before, and that was told
                 self._committed(place)
                 self._owned.discard(place)
                 self._handed.pop(place, None)
@@ -259,6 +105,32 @@ class Receiving:
         self._owed.clear()
         self._handed.clear()
 
+    def _forget(self, place: tuple[str, int]) -> None:
+        self._owed.pop(place, None)
+        self._handed.pop(place, None)
+        self._owned.discard(place)
+        self._told(Kind.LOST, *place)
+
+    # --- in a transaction ---
+
+    def join(self, txn: int) -> None:
+        """From now on it takes part in the transaction with this number."""
+        self._txn = txn
+
+    def hand_in(self, began: int) -> None:
+        """The transaction is to be committed now: what is owed goes along."""
+        for place, offset in self._owed.items():
+            self._told(Kind.COMMIT, *place, offset, begin=began, end=0, txn=self._txn)
+
+    def leave(self, *, committed: bool) -> None:
+        """The transaction has ended. Given up: what it had been handed comes again."""
+        self._txn = 0
+        for place in self._owed:
+            if not committed and place in self._owned:
+                self._told(Kind.BACK, *place)
+            self._handed.pop(place, None)
+        self._owed.clear()
+
     def _told(self, kind: Kind, channel: str, partition: int, offset: int = -1, **more: Any) -> tuple[Any, int]:
         return self._recorder.row(
             kind, self._client, channel=self._recorder.channel(channel), partition=partition, offset=offset, **more
@@ -268,6 +140,8 @@ class Receiving:
         """A call begins that commits what is owed before it does anything else. That is written down before, as with
         sends: if the process is killed within, nobody knows."""
         self._began = time.monotonic_ns()
+        if self._txn:
+            return
         self._pending = {
             place: self._told(Kind.COMMIT, *place, offset, begin=self._began, end=0, status=Status.INFO)
             for place, offset in self._owed.items()
@@ -318,26 +192,31 @@ class Receiving:
         return message
 
     def _received(self, messages: Iterable[Message[Any]]) -> None:
-        for place in list(self._owed):
-            self._committed(place)
+        if not self._txn:
+            for place in list(self._owed):
+                self._committed(place)
         ends: dict[tuple[str, int], int] = {}
-        found = [(one.channel, one.partition, one.offset, _identified(one, self._identify)) for one in messages]
+        found = [(one.channel, one.partition, one.offset, identified(one, self._identify)) for one in messages]
         for channel, partition, offset, _ in found:
             ends[channel, partition] = offset + 1
-        if self._mode == "at-most-once":
+        if self._txn:
+            self._owed.update(ends)
+        elif self._mode == "at-most-once":
             for (channel, partition), end in ends.items():
                 self._told(Kind.COMMIT, channel, partition, end, begin=self._began)
         elif self._mode == "at-least-once":
             self._owed = dict(ends)
-        self._handed.update(ends)
+        if not self._txn:
+            self._handed.update(ends)
         op = self._recorder.op()
+        told = {"begin": self._began, "flags": self._flags, "txn": self._txn}
         for channel, partition, offset, mark in found:
-            self._told(Kind.POLL, channel, partition, offset, value=mark, op=op, begin=self._began)
+            self._told(Kind.POLL, channel, partition, offset, value=mark, op=op, **told)
 
     def _failed(self, error: BaseException) -> None:
         """A call that raised may have committed what was owed; a message may have been lost on its way out."""
         if isinstance(error, Fenced):
-            for place in list(self._owed):
+            for place in [] if self._txn else list(self._owed):
                 self._committed(place, Status.FAIL, int(Flag.FENCED))
             self.lost()
         elif isinstance(error, Timeout | StopIteration):  # nothing came, after what was owed had been committed
@@ -434,7 +313,7 @@ def read_to_the_end(recorder: Recorder, channel: Channel[Any], *, identify: Iden
     total = 0
     for partition in range(channel.partitions):
         begin = time.monotonic_ns()
-        found = [(message.offset, _identified(message, identify)) for message in channel.scan(partition=partition)]
+        found = [(message.offset, identified(message, identify)) for message in channel.scan(partition=partition)]
         op, end = recorder.op(), time.monotonic_ns()
         told = np.array(found, np.int64).reshape(-1, 2)
         place = {"client": client, "channel": number, "partition": partition, "begin": begin, "end": end, "op": op}

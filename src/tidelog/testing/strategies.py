@@ -1,7 +1,7 @@
 """Which messages, and which orders of events, should a property-based test try?
 
-Floor 8: may import log, testing.recorder, testing.recording, testing.history and hypothesis. Thread rule: Hypothesis
-runs a test in one thread.
+Floor 8: may import log, testing.recorder, testing.recording, testing.history, testing.typed and hypothesis. Thread
+rule: Hypothesis runs a test in one thread.
 
     from hypothesis import given
     from tidelog.testing import check, strategies as tst
@@ -30,8 +30,9 @@ from tidelog.log import open as open_log
 from tidelog.testing.history import History
 from tidelog.testing.recorder import Recorder
 from tidelog.testing.recording import Receiving, Sending, read_to_the_end
+from tidelog.testing.typed import of_type
 
-__all__ = ["Interleaving", "Step", "headers", "interleavings", "keys", "messages", "values"]
+__all__ = ["Interleaving", "Step", "headers", "interleavings", "keys", "messages", "of_type", "values"]
 
 
 def keys(*, none: bool = True) -> st.SearchStrategy[Any]:

@@ -1,0 +1,102 @@
+/* How does one message with an id get behind the tail at little more cost than one without?
+ *
+ * Imports appending.h, remembering.h, guard.h. Callable from any thread; never waits. The steps are those of
+ * append_checked.c with everything at hand: the window is mapped and knows every message, the id is not one of a
+ * transaction, there is room. Whatever is not at hand is TL_EAGAIN, and left to that file. The window is found without the
+ * mutex of this process: who changes where it is mapped holds the partition's lock too. */
+#include "appending.h"
+#include "remembering.h"
+
+#include "tidelog/guard.h"
+#include "tidelog/record.h"
+
+/* What is written before the message is published. 0: it was; 1: it is a duplicate; negative: nothing was. */
+TL_INLINE int put(tl_partition *partition, const tl_message *message, const tl_message_id *id, const tl_ids_rule *rule,
+                  size_t bytes, tl_room *where, uint32_t *slot, int64_t *offset) {
+    int status = tl_ids_place(&partition->ids->window, id, rule, slot, offset);
+    if (TL_UNLIKELY(status != 0))
+        return status;
+    tl_append_reserve(partition, where, bytes);
+    (void)tl_batch_encode_headed(where->at, where->end.end_offset, message);
+    return 0;
+}
+
+/* Functions of their own: what a guard may clobber must not live in the caller's registers. */
+__attribute__((noinline)) static int put_guarded(tl_partition *partition, const tl_message *message, const tl_message_id *id,
+                                                 const tl_ids_rule *rule, size_t bytes, tl_room *where, uint32_t *slot,
+                                                 int64_t *offset) {
+    volatile int status = TL_EBUS;
+    tl_guard guard;
+    TL_GUARDED(guard) { status = put(partition, message, id, rule, bytes, where, slot, offset); }
+    TL_GUARD_CAUGHT(guard) { return TL_EBUS; }
+    return status;
+}
+
+__attribute__((noinline)) static bool fill(tl_ids_window *window, const tl_message_id *id, uint32_t slot, int64_t offset,
+                                           uint32_t time_ms) {
+    tl_guard guard;
+    TL_GUARDED(guard) { tl_ids_fill(window, id, slot, offset, time_ms); }
+    TL_GUARD_CAUGHT(guard) { return false; }
+    return true;
+}
+
+/* Under the lock. */
+static int append_locked(tl_partition *partition, const tl_message *message, const tl_message_id *id, size_t bytes,
+                         tl_room *where, tl_appended *result, tl_error *err) {
+    tl_cold *cold = partition->cold;
+    struct tl_ids *ids = partition->ids;
+    uint64_t tail = partition->hot->tail;
+    uint32_t file = __atomic_load_n(&cold->ids_file, __ATOMIC_RELAXED), slot = 0;
+    if (TL_UNLIKELY(ids == NULL || file == 0 || ids->file != file || __atomic_load_n(&cold->ids_complete, __ATOMIC_RELAXED) != tail))
+        return TL_EAGAIN;
+    tl_ids_rule rule;
+    if (TL_UNLIKELY(!tl_ids_rule_at(partition, tl_clock_monotonic_ms(&ids->clock), &rule) || rule.count == 0))
+        return TL_EAGAIN;
+    int status = tl_append_room(partition, bytes, 1, TL_APPEND_TRY, where, err);
+    if (TL_UNLIKELY(status < 0))
+        return status;
+    status = put_guarded(partition, message, id, &rule, bytes, where, &slot, &result->base_offset);
+    if (TL_UNLIKELY(status < 0 || (status == 1 && (uint64_t)result->base_offset >= (uint64_t)where->end.end_offset)))
+        return TL_EAGAIN; /* full, damaged, or in a transaction */
+    result->answered = 1;
+    result->duplicates = (size_t)status;
+    result->tail = tail;
+    if (status == 1)
+        return TL_OK;
+    TL_POINT("append_id.copied");
+    result->base_offset = where->end.end_offset;
+    result->tail = tl_append_publish(partition, where, where->at, bytes, result->base_offset + 1, message->timestamp_ms, false);
+    if (TL_BUG(IDS_COMPLETE_FIRST))
+        __atomic_store_n(&cold->ids_complete, result->tail, __ATOMIC_RELEASE);
+    TL_POINT("append_id.published");
+    if (TL_LIKELY(fill(&ids->window, id, slot, result->base_offset, rule.now_ms)))
+        __atomic_store_n(&cold->ids_complete, result->tail, __ATOMIC_RELEASE);
+    TL_POINT("append_id.complete");
+    return TL_OK;
+}
+
+void tl_partition_expect_id(tl_partition *partition, const void *id, size_t bytes, tl_message_id *out) {
+    tl_ids_hash(tl_ids_key(partition), id, bytes, out);
+    const tl_ids_window near = {__atomic_load_n(&partition->ids_map, __ATOMIC_RELAXED),
+                                __atomic_load_n(&partition->ids_buckets, __ATOMIC_RELAXED)};
+    if (TL_LIKELY(near.map != NULL)) /* it may be unmapped at this moment: a prefetch does not fault */
+        tl_ids_prefetch(&near, out);
+}
+
+int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const tl_message_id *id, tl_appended *result,
+                               tl_error *err) {
+    size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, message->key_bytes, message->value_bytes,
+                                                                                message->headers_bytes));
+    if (TL_UNLIKELY(bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0))
+        return TL_EAGAIN;
+    int status = tl_partition_lock(partition, true, err);
+    if (TL_UNLIKELY(status < 0))
+        return status;
+    TL_POINT("append_id.locked");
+    tl_room where;
+    where.looked = 0;
+    status = append_locked(partition, message, id, bytes, &where, result, err);
+    tl_append_unlock(partition, &where);
+    result->next_offset = result->base_offset + 1;
+    return status;
+}

@@ -1,0 +1,46 @@
+/* What do appends with checks share with plain ones?
+ *
+ * Private to append.c, append_checked.c and whoever appends a marker. Imports handles.h. Between tl_partition_lock and
+ * tl_append_unlock: make room, reserve, put the batch, publish; see append.c. */
+#ifndef TIDELOG_SRC_APPENDING_H
+#define TIDELOG_SRC_APPENDING_H
+
+#include "handles.h"
+
+/* What one batch needs to get in. */
+typedef struct tl_room {
+    uint8_t *at;
+    uint64_t tail;
+    tl_end end;
+    uint64_t looked; /* of a seeded bug: the sleepers as they were before anything was published */
+} tl_room;
+
+/* Scratch for the largest batch, where it goes through the file; `heap` is to be freed. */
+typedef struct tl_scratch {
+    uint8_t small[4096];
+    uint8_t *bytes, *heap;
+} tl_scratch;
+
+/* Unsynced bytes are older than promised: the appender helps before it makes more of them. Without the lock. */
+int tl_append_help(tl_partition *partition, unsigned flags, tl_error *err);
+/* Rolls, allocates, populates, extends the lease as needed; TL_EAGAIN when `flags` forbid that. */
+int tl_append_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err);
+void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes);
+/* How many of the messages from `first` on make the next batch, and the bytes to ask room for. */
+size_t tl_append_measure(const tl_append *what, size_t first, size_t count, size_t *bytes);
+int tl_append_scratch(const tl_append *what, tl_scratch *scratch, tl_error *err);
+/* Encodes into the map or, with `through_file`, writes through the file. *bytes: in, the room; out, the size. *header: the
+ * batch as it stands in memory. */
+int tl_append_put(tl_partition *partition, const tl_append *what, size_t first, size_t count, size_t *bytes,
+                  const tl_room *where, tl_scratch *through_file, const uint8_t **header, int64_t *newest_ms, tl_error *err);
+/* Returns the new tail. */
+uint64_t tl_append_publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes,
+                           int64_t next_offset, int64_t newest_ms, bool may_block);
+/* After the last publication. */
+void tl_append_unlock(tl_partition *partition, const tl_room *where);
+
+/* --- append_checked.c --- */
+int tl_partition_append_checked(tl_partition *partition, const tl_append *what, unsigned flags, tl_appended *result,
+                                tl_error *err);
+
+#endif
