@@ -29,6 +29,8 @@ QUESTIONS = [
     "lookup",  #             finding offsets in an index
     "read_at",  #            reading by offsets
     "partition",  #          choosing partitions
+    "named",  #              what a name adds to a producer
+    "ids",  #                what an id adds to a `send`
     "commit",  #             committing
     "crc",  #                the checksum
     "round_trip",  #         to another process and back
@@ -37,6 +39,7 @@ QUESTIONS = [
     "opening",  #            opening a store, clean, after a kill, as a new boot
     "growth",  #             does cost grow with the log?
     "many_partitions",  #    does it grow with the number of partitions?
+    "transactions",  #       what a transaction adds, written and synced
     "groups",  #             sharing work out in a group, and what it brings
     "app",  #                handlers of an application, questions and answers
     "instructions",  #       counted, not timed

@@ -1,8 +1,10 @@
 """How many instructions does an operation take, and has that changed?
 
 valgrind's callgrind counts, no clock is involved, so the numbers repeat on a busy machine. Counted per operation, the
-Python loop around it included: `send` (1,000 single ones), `send_many` (a message, in batches of 1,000), `values` (a
-message of `receive_many(...).values`), `commit`, `lookup` (an offset out of 10,000, in an index of 10,000 entries).
+Python loop around it included: `send` (1,000 single ones), `send_id` (the same, each with an id that was not sent
+before, which is made in the loop), `producer_send` and `named_send` (`send` through a producer, without and with a
+name), `send_many` (a message, in batches of 1,000), `values` (a message of
+`receive_many(...).values`), `commit`, `lookup` (an offset out of 10,000, in an index of 10,000 entries).
 Each is done twice before counting begins. Nothing flushes meanwhile (flush_interval of an hour). valgrind's CPU has no
 AVX-512, so the checksum and the lookup take the next best way.
 
@@ -26,6 +28,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
+from itertools import count as count_up
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +64,22 @@ def work(folder: Path) -> None:
         consumer = queue.consumer(delivery="manual")
         messages = list(consumer.receive_many(COUNT))
         send, commit = queue.send, consumer.commit
+        plain, named = log.producer(), log.producer(name="instructions")
 
         def send_each() -> None:
             for value in values:
                 send(value)
+
+        turns, send_named = count_up(), log.queue("ids", partitions=1).send
+
+        def send_ids() -> None:
+            first = COUNT * next(turns)
+            for number, value in enumerate(values, first):
+                send_named(value, id=f"order-{number:06}")
+
+        def send_through(producer: tidelog.Producer) -> None:
+            for value in values:
+                producer.send(queue, value)
 
         def send_batches() -> None:
             for _ in range(ROUNDS):
@@ -82,8 +98,11 @@ def work(folder: Path) -> None:
             native.lookup(index, queries)
 
         marks = compiled()
-        operations = {
+        operations: dict[str, Callable[[], None]] = {
             "send": send_each,
+            "send_id": send_ids,
+            "producer_send": partial(send_through, plain),
+            "named_send": partial(send_through, named),
             "send_many": send_batches,
             "values": receive,
             "commit": commit_each,
@@ -107,6 +126,9 @@ def _count(marks: Any, name: str, operation: Callable[[], None]) -> None:
 
 OPERATIONS = {
     "send": COUNT,
+    "send_id": COUNT,
+    "producer_send": COUNT,
+    "named_send": COUNT,
     "send_many": ROUNDS * COUNT,
     "values": ROUNDS * COUNT // 2,
     "commit": COUNT,

@@ -22,7 +22,7 @@ settings.register_profile("default", derandomize=True, max_examples=100, **_SHAR
 settings.register_profile("thorough", max_examples=2000, **_SHARED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-LANES = frozenset({"bugs", "crash", "damage", "faults", "guarantees", "power", "processes"})
+LANES = frozenset({"bugs", "crash", "damage", "faults", "guarantees", "models", "power", "processes"})
 """Folders whose tests take minutes: left out of a plain run, asked for by `-m lane`, each a lane of .ci/run."""
 
 

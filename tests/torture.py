@@ -28,6 +28,7 @@ class Lane:
 LANES = [
     Lane("crash", ("tests.crash.test_points", "--kills", "100000", "--jobs", "2"), "100,000 kills at named points"),
     Lane("processes", ("tests.processes.test_processes", "--kills", "20000"), "20,000 kills at random times"),
+    Lane("models", ("tests.models.test_models", "--crashes", "3"), "models of the protocols, with three crashes"),
     Lane(
         "power",
         ("tests.power.model", "--states", "3000000", "--seconds", "36000", "--jobs", "2"),
@@ -39,6 +40,12 @@ LANES = [
         "history",
         ("tests.history.run", "--runs", "60", "--seconds", "120", "--kills", "400", "--operations", "4000000"),
         "groups under kills, stops, full disks and rebalances, judged by their history",
+    ),
+    Lane("databases", ("tests.database.run", "--kills", "5000"), "the recipes for one's own database under kills"),
+    Lane(
+        "schedules",
+        ("tests.schedules.test_schedules", "--schedules", "50000000", "--jobs", "2"),
+        "50 million orders in which processes can run and die",
     ),
     Lane("faults", ("tests.faults.test_faults",), "every call fails in turn, alone and in pairs, and every allocation"),
     Lane("damage", ("tests.damage.test_damage",), "every bit and every length of every file"),

@@ -38,6 +38,7 @@ CRASH = Program(
         "crash/members.c",
         "crash/model.c",
         "crash/plan.c",
+        "crash/transactions.c",
         "crash/verify.c",
         "crash/work.c",
     ),
@@ -45,6 +46,13 @@ CRASH = Program(
 PROCESSES = Program("processes/survivors.c", ("processes/reader.c", "processes/shared.c", "processes/writer.c"))
 
 MEMBERS = Program("processes/membership.c")
+PRODUCER_TABLE = Program("native/test_producer_table.c")
+PRODUCERS = Program("native/test_producers.c")
+TRANSACTIONS = Program("native/test_transactions.c")
+TRANSACTIONS_RECOVERY = Program("native/test_transactions_recovery.c")
+
+IDS = Program("native/test_ids.c")
+IDS_TRANSACTIONS = Program("native/test_ids_transactions.c")
 
 FAULTS = Program("faults/fault_io.c")
 DAMAGE = Program("damage/damage_reopen.c")
@@ -84,10 +92,31 @@ BUGS = [
     Bug("OVERDUE_NEVER_EXPELLED", MEMBERS, ROUNDS, "members"),
     Bug("HOLDER_OF_ANY_EPOCH", MEMBERS, ROUNDS, "members"),
     Bug("REMOVED_WITHOUT_A_TURN", MEMBERS, ROUNDS, "members"),
+    Bug("ID_NOTED_BEFORE_TAIL", IDS, (), "native"),
+    Bug("ID_WINDOW_FORGETS", IDS, (), "native"),
+    Bug("IDS_NOT_REBUILT", IDS, (), "native"),
+    Bug("ID_AGE_IGNORED", IDS, (), "native"),
+    Bug("IDS_COMPLETE_FIRST", IDS, (), "native"),
+    Bug("ID_DECIDED_TAKEN_FOR_OPEN", IDS_TRANSACTIONS, (), "native"),
+    Bug("ID_ABORTED_TAKEN", IDS_TRANSACTIONS, (), "native"),
     Bug("OFFSET_REUSED_AFTER_CUT", POWER, STATES, "power"),
     Bug("DIRECTORY_NOT_SYNCED", POWER, STATES, "power"),
     Bug("CHECKPOINT_BEFORE_LOG_SYNC", POWER, STATES, "power"),
     Bug("CHECKPOINT_OVERWRITTEN_UNSYNCED", POWER, STATES, "power"),
     Bug("LEASE_NOT_SYNCED", POWER, STATES, "power"),
     Bug("RECOVERY_POINT_AFTER_SYNC", POWER, STATES, "power"),
+    Bug("SEQUENCE_NOT_CHECKED", PRODUCER_TABLE, (), "producers"),
+    Bug("EPOCH_NOT_CHECKED", PRODUCER_TABLE, (), "producers"),
+    Bug("WINDOW_OF_ONE", PRODUCER_TABLE, (), "producers"),
+    Bug("NAME_NOT_FENCED", PRODUCERS, (), "producers"),
+    Bug("PRODUCERS_NOT_MARKED", PRODUCERS, (), "producers"),
+    Bug("EPOCH_NOT_SYNCED", PRODUCERS, (), "producers"),
+    Bug("MARKER_BEFORE_RECORD_SYNC", TRANSACTIONS, (), "transactions"),
+    Bug("LSO_AFTER_TAIL", TRANSACTIONS, (), "transactions"),
+    Bug("LATE_MARKER_HITS_NEXT", TRANSACTIONS, (), "transactions"),
+    Bug("OFFSETS_WITHOUT_LEASE_CHECK", TRANSACTIONS, (), "transactions"),
+    Bug("ABORT_NOT_INDEXED", TRANSACTIONS, (), "transactions"),
+    Bug("COMMIT_FORGETS_A_PARTITION", TRANSACTIONS, (), "transactions"),
+    Bug("TAKER_DOES_NOT_FINISH", TRANSACTIONS_RECOVERY, (), "transactions"),
+    Bug("LSO_NOT_REPAIRED", TRANSACTIONS_RECOVERY, (), "transactions"),
 ]

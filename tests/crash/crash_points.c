@@ -6,7 +6,7 @@
  * has it open (survivors repair), after the keeper closed it, or after another boot (everything is scanned). A life ends
  * with two children that live: what the first finds the second finds.
  *
- * Usage: crash_points [--kills N] [--seed N] [--jobs N] [--directory D] [--least N]
+ * Usage: crash_points [--kills N] [--seed N] [--jobs N] [--directory D] [--least N] [--transactions 1]
  *        crash_points --life SEED --plan STEP,STEP,...      replays one life; both are printed by whatever fails
  * Exit code: 0 nothing is wrong, 1 a life went wrong, 2 usage, 4 fewer than 50 points reached --least (10) kills. */
 #define _GNU_SOURCE
@@ -30,6 +30,7 @@ enum { WANTED_POINTS = 50, JOBS = 8 };
 static const char *directory_base;
 static uint64_t base_seed, wanted_kills = 500, least_kills = 10;
 static int jobs = 1;
+static bool transactional; /* children work in transactions, too */
 static pid_t keeper;
 static int keeper_pipe = -1;
 
@@ -74,11 +75,11 @@ static const char *program;
 
 static int life_failed(const plan *made, int at, const char *what, int number) {
     fprintf(stderr,
-            "FAILED: %s (%d) at step %d: point %s, hit %llu, found '%c', seed %llu\n  while: %s\n  replay: %s --life "
+            "FAILED: %s (%d) at step %d: point %s, hit %llu, found '%c', seed %llu\n  while: %s\n  replay: %s%s --life "
             "%llu --plan '%s'\n  store: %s\n",
             what, number, at, made->steps[at].point[0] == 0 ? "none" : made->steps[at].point,
             (unsigned long long)made->steps[at].nth, made->steps[at].found, (unsigned long long)base_seed, m->doing,
-            program, (unsigned long long)made->life, plan_text(made, at), m->path);
+            program, transactional ? " --transactions 1" : "", (unsigned long long)made->life, plan_text(made, at), m->path);
     return 1;
 }
 
@@ -264,6 +265,7 @@ static model *new_model(void) {
         perror("mmap");
         exit(2);
     }
+    ((model *)at)->transactional = transactional;
     return at;
 }
 
@@ -324,6 +326,8 @@ int main(int argc, char **argv) {
             jobs = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--directory") == 0)
             directory_base = argv[i + 1];
+        else if (strcmp(argv[i], "--transactions") == 0)
+            transactional = atoi(argv[i + 1]) != 0;
         else if (strcmp(argv[i], "--life") == 0)
             life = strtoull(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--plan") == 0)

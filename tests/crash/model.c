@@ -37,6 +37,9 @@ void model_begin_life(uint64_t life, const char *path) {
     m->clock_ms = 1000000;
     m->boot = 0;
     m->commits_made = 0;
+    m->transactions = 0;
+    m->transactions_boot = 0;
+    m->offset_booted = false;
     model_forget_members();
     snprintf(m->path, sizeof m->path, "%s", path);
 }

@@ -16,7 +16,8 @@ enum {
     MODEL_GROUPS = 2,
     MODEL_COMMITS = 1024,
     MODEL_GAPS = 32,
-    MODEL_POINTS = 224,
+    MODEL_POINTS = 320,
+    MODEL_TRANSACTIONS = 4096,
     MODEL_IDS = 512
 };
 
@@ -61,6 +62,12 @@ typedef struct model_partition {
     model_message messages[MODEL_MESSAGES];
 } model_partition;
 
+/* ASKED: its commit was called and not answered; whoever looks first sees what became of it. */
+enum transaction_state { TRANSACTION_OPEN, TRANSACTION_ASKED, TRANSACTION_ABORTED, TRANSACTION_COMMITTED, TRANSACTION_SYNCED };
+typedef struct model_transaction {
+    uint8_t state;
+} model_transaction;
+
 typedef struct model_point {
     char name[48];
     uint64_t kills, runs, hits; /* hits: in the runs that reached it */
@@ -82,10 +89,15 @@ typedef struct model {
     uint32_t point_count;
     model_point points[MODEL_POINTS];
     uint64_t children, looked, verified, messages_verified;
+    bool transactional, offset_booted; /* transactions too; the boot took back an offset and nobody has committed since */
+    uint32_t transactions;
+    int64_t transactions_boot; /* up to which they were verified */
+    model_transaction transaction[MODEL_TRANSACTIONS];
     model_partition partition[MODEL_PARTITIONS];
 } model;
 
 #define MODEL_PASSING_CHANNEL "passing-by-----" /* 16 bytes; see catalogue.c */
+#define MODEL_TRANSACTIONS_CHANNEL "transactions---" /* see transactions.c */
 
 extern model *m;
 
@@ -117,6 +129,11 @@ tl_partition *work_partition(tl_store *store, const model_partition *p);
 void members_begin(void);
 void members_work(tl_store *store, uint64_t seed);
 void members_verify(tl_store *store, bool alone);
+
+/* transactions.c */
+void transactions_begin(void);
+void transactions_work(tl_store *store, uint64_t seed);
+void transactions_verify(tl_store *store, bool booted);
 
 /* verify.c: `alone` says that no other process has the store open. */
 void verify_store(tl_store *store, bool alone);

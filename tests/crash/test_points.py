@@ -17,9 +17,21 @@ import pytest
 from tests import builds
 
 HERE = Path(__file__).parent
-NAMES = ("appends.c", "catalogue.c", "children.c", "commits.c", "members.c", "model.c", "plan.c", "verify.c", "work.c")
+NAMES = (
+    "appends.c",
+    "catalogue.c",
+    "children.c",
+    "commits.c",
+    "members.c",
+    "model.c",
+    "plan.c",
+    "transactions.c",
+    "verify.c",
+    "work.c",
+)
 SOURCES = [HERE / name for name in NAMES]
 KILLS = 5000
+KILLS_IN_TRANSACTIONS = 2000
 
 # Points of the core that no child of this lane comes by, and why.
 NOT_REACHED = {
@@ -46,9 +58,12 @@ def points_reached(output: str) -> set[str]:
 
 
 @pytest.mark.timeout(600)
-def test_kills_at_points() -> None:
+@pytest.mark.parametrize("transactions", [0, 1])
+def test_kills_at_points(transactions: int) -> None:
+    kills = KILLS_IN_TRANSACTIONS if transactions else KILLS
     try:
-        command = [str(program()), "--kills", str(KILLS), "--jobs", str(min(2, os.cpu_count() or 1))]
+        command = [str(program()), "--kills", str(kills), "--jobs", str(min(2, os.cpu_count() or 1))]
+        command += ["--transactions", str(transactions)]
     except builds.BuildFailed as error:
         pytest.fail(str(error), pytrace=False)
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=500, check=False)

@@ -26,7 +26,7 @@ typedef struct presence {
 static int see(void *context, uint32_t slot, const tl_partition_config *config) {
     presence *found = context;
     uint64_t id[2];
-    if (memcmp(config->channel, MODEL_PASSING_CHANNEL, 16) == 0)
+    if (memcmp(config->channel, MODEL_PASSING_CHANNEL, 16) == 0 || memcmp(config->channel, MODEL_TRANSACTIONS_CHANNEL, 16) == 0)
         return 0;
     memcpy(id, config->channel, 16);
     uint64_t index = id[1] - 1;
@@ -414,5 +414,9 @@ void verify_store(tl_store *store, bool alone) {
         if (m->partition[i].state != PARTITION_VANISHING && m->partition[i].state != PARTITION_CREATING)
             m->partition[i].boot_pending = false;
     munmap((void *)(uintptr_t)shared, bytes);
+    if (m->transactional) {
+        transactions_verify(store, m->transactions_boot != m->boot);
+        m->transactions_boot = m->boot;
+    }
     m->verified++;
 }

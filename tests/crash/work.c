@@ -26,6 +26,7 @@ tl_store *work_open(int *state) {
     memset(handles, 0, sizeof handles);
     commits_begin();
     members_begin();
+    transactions_begin();
     if (*state == TL_STORE_RECOVERED && !recovery.same_boot)
         model_forget_members(); /* the shared words are new */
     return store;
@@ -164,6 +165,8 @@ void work_run(tl_store *store, uint64_t seed, uint32_t operations) {
             catalogue_pass(store);
         else
             members_work(store, model_mix(seed, i, 3)); /* dice of their own: the rest of a life stays what it was */
+        if (m->transactional && model_mix(seed, i, 5) % 4 == 0)
+            transactions_work(store, model_mix(seed, i, 6));
         m->clock_ms += work_roll(20);
     }
 }

@@ -1,8 +1,9 @@
 """Who sends and receives in the tests of guarantees, here or in a process of its own that can be killed and stopped?
 
 `Actor` works on a log; `Remote` is an actor in another process with the same methods, driven over pipes: `python -m
-tests.guarantees.actor URL [FLUSH_INTERVAL]` reads one JSON line for each call and answers with one. Between two calls
-a process does nothing, so a receiver that has answered `receive` has that message in hand until it is asked again.
+tests.guarantees.actor` is told by one JSON line what to open, reads one for each call and answers it with one. Between
+two calls a process does nothing, so a receiver that has answered `receive` has that message in hand until it is asked
+again.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import tidelog
+from tests.guarantees import applying
+from tests.guarantees.transacting import RESULTS, Transacting
 from tidelog import errors
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,6 +39,7 @@ class Actor:
         self.stacks: dict[str, ExitStack] = {}
         self.receivers: dict[str, Any] = {}
         self.in_hand: dict[str, Any] = {}
+        self.applications: list[Any] = []
 
     @property
     def orders(self) -> tidelog.Topic[str]:
@@ -60,12 +65,17 @@ class Actor:
                 os.write(1, b'["done", null]\n')
             number += 100
 
-    def join(self, name: str, delivery: Any, group: str = "g", **options: Any) -> None:
-        """A receiver of a group, or for delivery "none" one without a group that reads from the start."""
+    def join(self, name: str, delivery: Any, level: Any = "written", group: str = "g", **options: Any) -> None:
+        """A receiver of a group, or for delivery "none" one without a group that reads from the start. `level`: of the
+        transactions of "exactly-once", whose producer has the receiver's name."""
         orders = self.orders
         stack = self.stacks[name] = ExitStack()
         if delivery == "none":
             self.receivers[name] = stack.enter_context(orders.tail(start="earliest"))
+        elif delivery == "exactly-once":
+            producer = stack.enter_context(self.log.producer(name=name))
+            consumer = stack.enter_context(orders.consumer(group=group, **options))
+            self.receivers[name] = stack.enter_context(Transacting(self.log, producer, consumer, level))
         else:
             self.receivers[name] = stack.enter_context(orders.consumer(group=group, delivery=delivery, **options))
 
@@ -113,6 +123,15 @@ class Actor:
         """The whole history."""
         return [message.value for message in self.orders.scan()]
 
+    def results(self, channel: str = RESULTS) -> list[str]:
+        """What came of the messages that were received exactly once, or by an application."""
+        return [message.value for message in self.log.topic(channel, str).scan()]
+
+    def handle_together(self, name: str, count: int) -> None:
+        """An exactly-once receiver is to take so many messages into one transaction."""
+        if isinstance(self.receivers[name], Transacting):
+            self.receivers[name].together = count
+
     def bounds(self) -> list[int]:
         """Log start and log end of partition 0."""
         return list(self.orders.bounds(0))
@@ -155,6 +174,22 @@ class Actor:
         os.waitpid(child, 0)
         return told
 
+    def start_application(self, delivery: str, level: str, story: str, **options: Any) -> None:
+        """Run the application in this process."""
+        self.applications.append(applying.start(self.log, delivery, level, story, **options))
+
+    def stop_application(self) -> None:
+        """When what its function has in hand is finished; of several all."""
+        for application in self.applications:
+            application.stop()
+
+    def wait_for_commit(self, group: str, offset: int) -> None:
+        """The group has come as far as this in partition 0."""
+        end = time.monotonic() + WAIT_SECONDS
+        while all(row.offset < offset for row in self.orders.offsets() if row.group == group):
+            assert time.monotonic() < end, list(self.orders.offsets())
+            time.sleep(0.005)
+
     def close(self) -> None:
         """Everything it has."""
         for name in list(self.receivers):
@@ -169,14 +204,13 @@ class Wrong(Exception):
 class Remote:
     """An actor in a process of its own. Its calls raise what they raised there."""
 
-    def __init__(self, url: str | Path, flush_interval: float = 1.0) -> None:
-        self.running = subprocess.Popen(
-            [sys.executable, "-m", "tests.guarantees.actor", str(url), str(flush_interval)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
+    def __init__(
+        self, url: str | Path, flush_interval: float = 1.0, running: subprocess.Popen[str] | None = None
+    ) -> None:
+        self.running = running or start()
+        assert self.running.stdin is not None
+        self.running.stdin.write(json.dumps([str(url), flush_interval]) + "\n")
+        self.running.stdin.flush()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*words: Any, **options: Any) -> Any:
@@ -201,6 +235,10 @@ class Remote:
             raise getattr(errors, words[0], AssertionError)(words[1])
         return words[0]
 
+    def wait(self) -> None:
+        """It dies by itself."""
+        self.running.wait(WAIT_SECONDS)
+
     def signal(self, number: int) -> None:
         """SIGSTOP, SIGCONT and the like."""
         self.running.send_signal(number)
@@ -221,9 +259,24 @@ class Remote:
                     stream.close()
 
 
+def start() -> subprocess.Popen[str]:
+    """A process that waits to be told what to open."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.guarantees.actor"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
 def main() -> None:
     """Do what comes in, until it ends."""
-    with tidelog.open(sys.argv[1], flush_interval=float(sys.argv[2])) as log:
+    first = sys.stdin.readline()
+    if not first:  # nobody needed it
+        return
+    url, flush_interval = json.loads(first)
+    with tidelog.open(url, flush_interval=flush_interval) as log:
         actor = Actor(log)
         for line in sys.stdin:
             name, words, options = json.loads(line)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import tidelog
-from tests.guarantees.actor import Actor, Remote
+from tests.guarantees.actor import Actor, Remote, start
+
+SPARE_COUNT = 3
 
 
 @pytest.fixture
@@ -19,13 +22,27 @@ def directory(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "log"
 
 
+@pytest.fixture(scope="package")
+def spares() -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Processes for actors. They are started ahead: that takes longer than most tests do, which wait much."""
+    waiting: list[subprocess.Popen[str]] = []
+
+    def take() -> subprocess.Popen[str]:
+        waiting.extend(start() for _ in range(SPARE_COUNT + 1 - len(waiting)))
+        return waiting.pop(0)
+
+    yield take
+    for one in waiting:
+        one.communicate()
+
+
 @pytest.fixture
-def remote() -> Iterator[Callable[..., Remote]]:
+def remote(spares: Callable[[], subprocess.Popen[str]]) -> Iterator[Callable[..., Remote]]:
     """Makes actors in processes of their own, and ends them."""
     made: list[Remote] = []
 
-    def make(url: str | Path, flush_interval: float = 1.0) -> Remote:
-        made.append(Remote(url, flush_interval))
+    def make(url: str | Path) -> Remote:
+        made.append(Remote(url, running=spares()))
         return made[-1]
 
     yield make

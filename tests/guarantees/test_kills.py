@@ -14,31 +14,32 @@ import pytest
 
 import tidelog
 from tests.guarantees.actor import Actor, Remote
-from tests.guarantees.cells import Cell, cells
+from tests.guarantees.cells import Cell, cells, expect_results
 
 AFTER_A_FAILURE = {
     "at-least-once": ["b", "c", "d"],
     "at-most-once": ["c", "d"],
     "manual": ["b", "c", "d"],
+    "exactly-once": ["b", "c", "d"],
     "none": ["a", "b", "c", "d"],
 }
 """By delivery, what a receiver gets that follows one which failed with b in hand."""
-AFTER_AN_END = AFTER_A_FAILURE | {"at-least-once": ["c", "d"]}
+AFTER_AN_END = AFTER_A_FAILURE | {"at-least-once": ["c", "d"], "exactly-once": ["c", "d"]}
 """The same, when the first one has ended its `with` without an exception."""
 
 
-def take_two(receiver: Actor | Remote, delivery: str) -> None:
+def take_two(receiver: Actor | Remote, cell: Cell) -> None:
     """The first receiver takes a and b."""
-    receiver.join("first", delivery)
+    receiver.join("first", cell.delivery, cell.ack)
     assert receiver.receive("first") == "a"
-    if delivery == "manual":
+    if cell.delivery == "manual":
         receiver.commit("first")
     assert receiver.receive("first") == "b"
 
 
-def expect_next(receiver: Actor | Remote, delivery: str, values: list[str]) -> None:
+def expect_next(receiver: Actor | Remote, cell: Cell, values: list[str]) -> None:
     """Another receiver gets these."""
-    receiver.join("next", delivery)
+    receiver.join("next", cell.delivery, cell.ack)
     assert receiver.rest("next", len(values)) == values
 
 
@@ -46,9 +47,10 @@ def expect_next(receiver: Actor | Remote, delivery: str, values: list[str]) -> N
 def test_receiver_killed(cell: Cell, directory: Path, remote: Callable[..., Remote]) -> None:
     victim, other = remote(directory), remote(directory)
     other.send(["a", "b", "c", "d"], cell.ack)
-    take_two(victim, cell.delivery)
+    take_two(victim, cell)
     victim.kill()
-    expect_next(other, cell.delivery, AFTER_A_FAILURE[cell.delivery])
+    expect_next(other, cell, AFTER_A_FAILURE[cell.delivery])
+    expect_results(cell, other, ["a", "b", "c", "d"])
 
 
 @cells("directory")
@@ -56,16 +58,18 @@ def test_sender_killed(cell: Cell, directory: Path, remote: Callable[..., Remote
     """Acknowledged messages are there. What it was about to send is there or not: whole, in order, once."""
     sender, other = remote(directory), remote(directory)
     assert sender.send(["a", "b", "c", "d"], cell.ack) == [0, 1, 2, 3]
-    other.join("first", cell.delivery)
+    other.join("first", cell.delivery, cell.ack)
     assert [other.receive("first") for _ in range(3)] == ["a", "b", "c"]
     sender.begin("send_without_end")
     sender.answer()
     sender.kill()
+    other.handle_together("first", 200)
     value, *more = other.rest("first", 101)
     assert value == "d"
     assert more == [f"more {number}" for number in range(len(more))]
     assert other.send(["after"], cell.ack) == [4 + len(more)]
     assert other.rest("first", 1) == ["after"]
+    expect_results(cell, other, ["a", "b", "c", "d", *more, "after"])
 
 
 @cells("directory")
@@ -73,10 +77,12 @@ def test_everybody_killed(cell: Cell, tmp_path: Path, remote: Callable[..., Remo
     sender, receiver = remote(tmp_path / "log"), remote(tmp_path / "log")
     sender.make()
     sender.send(["a", "b", "c", "d"], cell.ack)
-    take_two(receiver, cell.delivery)
+    take_two(receiver, cell)
     sender.kill()
     receiver.kill()
-    expect_next(remote(tmp_path / "log"), cell.delivery, AFTER_A_FAILURE[cell.delivery])
+    after = remote(tmp_path / "log")
+    expect_next(after, cell, AFTER_A_FAILURE[cell.delivery])
+    expect_results(cell, after, ["a", "b", "c", "d"])
 
 
 @cells()
@@ -84,9 +90,10 @@ def test_receiver_raises(cell: Cell, here: Callable[[str], Actor]) -> None:
     actor = here(cell.engine)
     actor.make()
     actor.send(["a", "b", "c", "d"], cell.ack)
-    take_two(actor, cell.delivery)
+    take_two(actor, cell)
     actor.leave("first", "raise")
-    expect_next(actor, cell.delivery, AFTER_A_FAILURE[cell.delivery])
+    expect_next(actor, cell, AFTER_A_FAILURE[cell.delivery])
+    expect_results(cell, actor, ["a", "b", "c", "d"])
 
 
 @cells()
@@ -94,9 +101,10 @@ def test_receiver_ends(cell: Cell, here: Callable[[str], Actor]) -> None:
     actor = here(cell.engine)
     actor.make()
     actor.send(["a", "b", "c", "d"], cell.ack)
-    take_two(actor, cell.delivery)
+    take_two(actor, cell)
     actor.leave("first", "done")
-    expect_next(actor, cell.delivery, AFTER_AN_END[cell.delivery])
+    expect_next(actor, cell, AFTER_AN_END[cell.delivery])
+    expect_results(cell, actor, ["a", "b", "c", "d"])
 
 
 @cells("memory")
@@ -105,7 +113,7 @@ def test_memory_killed(cell: Cell, remote: Callable[..., Remote]) -> None:
     victim = remote("memory:")
     victim.make()
     victim.send(["a", "b", "c", "d"], cell.ack)
-    take_two(victim, cell.delivery)
+    take_two(victim, cell)
     place = victim.place()
     assert os.path.isdir(place)
     victim.kill()
@@ -114,7 +122,8 @@ def test_memory_killed(cell: Cell, remote: Callable[..., Remote]) -> None:
         assert not os.path.exists(place), "what a killed process leaves is removed by the next one"
         actor = Actor(log)
         actor.make()
-        expect_next(actor, cell.delivery, [])
+        expect_next(actor, cell, [])
+        expect_results(cell, actor, [])
         actor.leave("next")
 
 
@@ -127,4 +136,4 @@ def test_a_batch_is_delivered_again_as_a_whole(delivery: str, here: Callable[[st
     actor.join("first", delivery)
     assert len(actor.receivers["first"].receive_many(3)) == 3
     actor.leave("first", "raise")
-    expect_next(actor, delivery, ["a", "b", "c", "d"])
+    expect_next(actor, Cell("memory", "written", delivery), ["a", "b", "c", "d"])

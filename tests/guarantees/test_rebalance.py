@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.guarantees.actor import WAIT_SECONDS, Actor
-from tests.guarantees.cells import Cell, cells
+from tests.guarantees.cells import Cell, cells, expect_results
 from tidelog.errors import Fenced
 
 LIMIT_SECONDS = 0.2
@@ -61,14 +61,15 @@ def take_turns(actor: Actor, cell: Cell, count: int, *names: str) -> list[str]:
 def test_member_joins(cell: Cell, actor: Actor) -> None:
     """While the first has a message in hand."""
     send(actor, cell.ack)
-    actor.join("first", cell.delivery)
+    actor.join("first", cell.delivery, cell.ack)
     found = [actor.receive("first") or ""]
-    actor.join("second", cell.delivery)
+    actor.join("second", cell.delivery, cell.ack)
     if cell.delivery == "manual":
         actor.commit("first")
     if cell.in_group:
         found += take_turns(actor, cell, len(ALL) - 1, "first", "second")
         assert sorted(found) == ALL, "nothing twice, nothing lost"
+        expect_results(cell, actor, ALL, in_order=False)
         assert sorted(actor.held("first") + actor.held("second")) == [0, 1]
         assert actor.held("first") and actor.held("second")
     else:
@@ -79,8 +80,8 @@ def test_member_joins(cell: Cell, actor: Actor) -> None:
 @cells()
 def test_member_leaves(cell: Cell, actor: Actor) -> None:
     """By close(), with a message in hand that only at-most-once has committed."""
-    actor.join("first", cell.delivery)
-    actor.join("second", cell.delivery)
+    actor.join("first", cell.delivery, cell.ack)
+    actor.join("second", cell.delivery, cell.ack)
     if cell.in_group:
         share(actor)
     send(actor, cell.ack)
@@ -88,19 +89,20 @@ def test_member_leaves(cell: Cell, actor: Actor) -> None:
     actor.leave("second", "close")
     again = [value for value in ALL if cell.delivery != "at-most-once" or value != in_hand]
     assert sorted(take_turns(actor, cell, len(again), "first")) == again
+    expect_results(cell, actor, ALL, in_order=False)
 
 
 @cells()
 def test_member_expelled(cell: Cell, actor: Actor) -> None:
     """It has handled one message for longer than max_processing; then it goes on, as a new member."""
-    actor.join("first", cell.delivery)
+    actor.join("first", cell.delivery, cell.ack)
     if not cell.in_group:  # there is nothing to be expelled from
         send(actor, cell.ack)
         first = actor.receive("first") or ""
         time.sleep(2 * LIMIT_SECONDS)
         assert sorted([first, *actor.rest("first", len(ALL) - 1)]) == ALL
         return
-    actor.join("second", cell.delivery, max_processing=LIMIT_SECONDS)
+    actor.join("second", cell.delivery, cell.ack, max_processing=LIMIT_SECONDS)
     share(actor)
     send(actor, cell.ack)
     in_hand = actor.receive("second")
@@ -110,10 +112,11 @@ def test_member_expelled(cell: Cell, actor: Actor) -> None:
     if cell.delivery == "manual":
         with pytest.raises(Fenced):
             actor.commit("second")
-    if cell.delivery == "at-least-once":
+    if cell.delivery in ("at-least-once", "exactly-once"):
         with pytest.raises(Fenced):
             actor.receive("second", 0)
     assert take_turns(actor, cell, 0, "first", "second") == []
+    expect_results(cell, actor, ALL, in_order=False)
     assert actor.held("first") and actor.held("second")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.guarantees.actor import Remote
-from tests.guarantees.cells import Cell, cells
+from tests.guarantees.cells import Cell, cells, expect_results
 from tidelog.errors import Fenced
 
 LIMIT_SECONDS = 0.3
@@ -26,8 +26,8 @@ def test_receiver_stopped(cell: Cell, directory: Path, remote: Callable[..., Rem
     """It keeps its partition, and goes on as if nothing had been. Without a group others are not concerned at all."""
     stopped, other = remote(directory), remote(directory)
     other.send(["a", "b"], cell.ack)
-    stopped.join("first", cell.delivery)
-    other.join("next", cell.delivery)
+    stopped.join("first", cell.delivery, cell.ack)
+    other.join("next", cell.delivery, cell.ack)
     assert stopped.receive("first") == "a"
     stopped.signal(signal.SIGSTOP)
     others = [] if cell.in_group else ["a", "b"]
@@ -40,6 +40,7 @@ def test_receiver_stopped(cell: Cell, directory: Path, remote: Callable[..., Rem
         stopped.commit_all("first")
     stopped.leave("first")
     assert other.rest("next", 0) == []
+    expect_results(cell, other, ["a", "b"])
 
 
 @cells("directory")
@@ -47,8 +48,8 @@ def test_receiver_stopped_with_max_processing(cell: Cell, directory: Path, remot
     stopped, other = remote(directory), remote(directory)
     other.send(["a", "b"], cell.ack)
     options = {"max_processing": LIMIT_SECONDS} if cell.in_group else {}
-    stopped.join("first", cell.delivery, **options)
-    other.join("next", cell.delivery)
+    stopped.join("first", cell.delivery, cell.ack, **options)
+    other.join("next", cell.delivery, cell.ack)
     assert stopped.receive("first") == "a"
     stopped.signal(signal.SIGSTOP)
     expect_taken_over(cell, stopped, other, lambda: stopped.signal(signal.SIGCONT))
@@ -61,11 +62,12 @@ def test_sender_stopped(cell: Cell, directory: Path, remote: Callable[..., Remot
     stopped.send(["a"], cell.ack)
     stopped.signal(signal.SIGSTOP)
     other.send(["b"], cell.ack)
-    other.join("first", cell.delivery)
+    other.join("first", cell.delivery, cell.ack)
     assert other.rest("first", 2) == ["a", "b"]
     stopped.signal(signal.SIGCONT)
     stopped.send(["c"], cell.ack)
     assert other.rest("first", 1) == ["c"]
+    expect_results(cell, other, ["a", "b", "c"])
 
 
 @cells("memory")
@@ -74,15 +76,16 @@ def test_memory_stopped(cell: Cell, remote: Callable[..., Remote]) -> None:
     process = remote("memory:")
     process.make()
     process.send(["a", "b"], cell.ack)
-    process.join("first", cell.delivery)
+    process.join("first", cell.delivery, cell.ack)
     assert process.receive("first") == "a"
     process.signal(signal.SIGSTOP)
     time.sleep(STOPPED_SECONDS)
     process.signal(signal.SIGCONT)
-    process.join("next", cell.delivery)
+    process.join("next", cell.delivery, cell.ack)
     others = [] if cell.in_group else ["a", "b"]
     assert process.rest("next", len(others)) == others
     assert process.rest("first", 1) == ["b"]
+    expect_results(cell, process, ["a", "b"])
 
 
 @cells("memory")
@@ -91,8 +94,8 @@ def test_memory_stopped_with_max_processing(cell: Cell, remote: Callable[..., Re
     process = remote("memory:")
     process.make()
     process.send(["a", "b"], cell.ack)
-    process.join("first", cell.delivery, **({"max_processing": LIMIT_SECONDS} if cell.in_group else {}))
-    process.join("next", cell.delivery)
+    process.join("first", cell.delivery, cell.ack, **({"max_processing": LIMIT_SECONDS} if cell.in_group else {}))
+    process.join("next", cell.delivery, cell.ack)
     assert process.receive("first") == "a"
     process.signal(signal.SIGSTOP)
     time.sleep(STOPPED_SECONDS)
@@ -113,7 +116,7 @@ def expect_taken_over(cell: Cell, late: Remote, other: Remote, go_on: Callable[[
     if cell.delivery == "manual":
         with pytest.raises(Fenced):
             late.commit("first")
-    if cell.delivery == "at-least-once":
+    if cell.delivery in ("at-least-once", "exactly-once"):
         with pytest.raises(Fenced):
             late.receive("first", 0.3)
     assert late.receive("first", 0.3) is None, "it has joined anew, and the partition is another's"
@@ -123,3 +126,4 @@ def expect_taken_over(cell: Cell, late: Remote, other: Remote, go_on: Callable[[
         other.commit_all("next")
     other.leave("next")
     assert late.rest("first", 0) == []
+    expect_results(cell, other, ["a", "b"])

@@ -228,6 +228,148 @@ BAD = [
         "p send q/0 1\np send q/0 2 -> 1\nx final q/0 0:1 1:2\nc@g assign q/0 0\nc@g commit q/0 2",
         {"duplicates": "manual"},
     ),
+    # --- transactions: all of it, or nothing ---
+    # Its offsets are a part of it: the output is there, and the input comes again.
+    Case(
+        "torn-txn",
+        5,
+        "p send q/0 1 2 -> 0 1\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\nc send r/0 1 txn=T -> 0\n"
+        "c@g commit q/0 1 txn=T\nc txn T -> commit\nx poll r/0 0:1\nc@g dies\nd@g assign q/0 0",
+    ),
+    Case(
+        "torn-txn",
+        5,
+        "p send q/0 1 2 -> 0 1\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\nc send r/0 1 txn=T -> 0\n"
+        "c@g commit q/0 1 txn=T\nc txn T\nc dies\nx poll r/0 0:1\nd@g assign q/0\nd@g poll q/0 0:1 txn=U",
+    ),
+    # And the other way round: nothing of the output is there, and the input does not come again.
+    Case(
+        "torn-txn",
+        3,
+        "p send q/0 1 2 -> 0 1\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\nc send r/0 1 txn=T -> 0\n"
+        "c@g commit q/0 1 txn=T\nc txn T -> abort\nd@g assign q/0 1\nd@g poll q/0 1:2\nx final q/0 0:1 1:2",
+    ),
+    Case(
+        "torn-txn",
+        5,
+        "p send q/0 1 2 -> 0 1\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\nc send r/0 1 txn=T -> 0\n"
+        "c@g commit q/0 1 txn=T\nc txn T\nc dies\nd@g assign q/0 1\nd@g poll q/0 1:2\nx final q/0 0:1 1:2, r/0",
+    ),
+    # The same value was sent again after an abort: each attempt is judged by itself.
+    Case(
+        "torn-txn",
+        3,
+        "p send q/0 1 txn=T -> 0\np txn T -> abort\np send q/0 1 txn=U -> 2\np send r/0 2 txn=U -> 0\n"
+        "p txn U -> commit\nx final q/0 2:1, r/0",
+    ),
+    Case("unseen", 2, "p send q/0 1 2 txn=T -> 0 1\np txn T -> commit\nx final q/0"),
+    Case("lost-write", 2, "p send q/0 1 txn=T -> 0\np txn T -> commit\np send q/0 2 -> 2\nx poll q/0 2:2"),
+    # --- aborted reads: given up, fenced, or never to be committed ---
+    Case(
+        "G1a",
+        3,
+        "p send q/0 1 txn=T -> 0\np txn T -> abort\np send q/0 1 txn=U -> 2\np txn U -> commit\nx poll q/0 0:1",
+    ),
+    Case("G1a", 3, "p send q/0 1 txn=T -> 0\np send r/0 2 txn=T -> 0\nx poll r/0 0:2\np txn T -> abort"),
+    Case("G1a", 3, "a send q/0 1 txn=T -> 0\na txn T -> abort\nb poll q/0 0:1 txn=U\nb txn U -> commit"),
+    Case("precommitted-read", 3, "p send q/0 1 txn=T -> 0\nx poll q/0 0:1\np txn T"),
+    # --- the same inside one transaction ---
+    Case(
+        "int-poll-skip",
+        3,
+        "p send q/0 1 2 3 -> 0 1 2\nx poll q/0 0:1 txn=T\nx poll q/0 2:3 txn=T\nx txn T -> commit\n"
+        "y final q/0 0:1 1:2 2:3",
+    ),
+    Case("int-nonmonotonic-poll", 2, "p send q/0 1 2 -> 0 1\nx poll q/0 0:1 1:2 txn=T\nx poll q/0 0:1 txn=T"),
+    # Going back is right once it was given up, and then from where it began.
+    Case(
+        "nonmonotonic-poll",
+        2,
+        "p send q/0 1 2 -> 0 1\nc@g poll q/0 0:1 1:2 txn=T\nc txn T -> abort\nc@g poll q/0 0:1 txn=U",
+    ),
+    Case(
+        "poll-skip",
+        3,
+        "p send q/0 1 2 3 -> 0 1 2\nc@g poll q/0 0:1 txn=T\nc txn T -> commit\nc@g poll q/0 2:3 txn=U\n"
+        "y final q/0 0:1 1:2 2:3",
+    ),
+    # --- zombies that were opened, and commit ---
+    Case("zombie", 2, "till#1 open\ntill#1 send q/0 1 -> 0\ntill#2 open\ntill#1 send q/0 2 -> 1"),
+    Case("zombie", 3, "till#1 open\ntill#2 open\ntill#1 send q/0 2\nx poll q/0 0:2"),
+    Case(
+        "zombie",
+        2,
+        "till#1 open\ntill#1 send q/0 1 txn=T -> 0\ntill#2 open\ntill#1 txn T -> commit\nx final q/0 0:1",
+    ),
+    Case(
+        "zombie",
+        3,
+        "till#1 send q/0 1 txn=T -> 0\ntill#2 open\ntill#1 txn T -> fenced\nx poll q/0 0:1\nx poll q/0 1:2\n"
+        "till#2 send q/0 2 -> 1",
+    ),
+    Case(
+        "zombie",
+        2,
+        "till#1 open\nc@g commit q/0 1 txn=T\ntill#2 open\ntill#1 txn T -> commit",
+    ),
+    # --- group-regress by transactions ---
+    Case("group-regress", 3, "c@g commit q/0 5 txn=T\nc txn T -> commit\nd@g commit q/0 3"),
+    Case("group-regress", 2, "c@g commit q/0 5\nd@g commit q/0 3 txn=T\nd txn T -> commit"),
+    Case(
+        "group-regress",
+        3,
+        "c@g commit q/0 2 txn=S\nc txn S -> abort\nc@g commit q/0 5 txn=T\nc txn T -> commit\nd@g assign q/0 2",
+    ),
+    # --- redelivered, though it was handled in a transaction that was committed ---
+    Case(
+        "redelivered",
+        2,
+        "p send q/0 1 -> 0\nc@g poll q/0 0:1 txn=T\nc txn T -> commit\nc@g back q/0\nc@g poll q/0 0:1 txn=U",
+        ONCE,
+    ),
+    Case(
+        "redelivered",
+        3,
+        "p send q/0 1 -> 0\nc@g poll q/0 0:1 txn=T\nc@g commit q/0 1 txn=T\nc txn T -> commit\nc dies\nd@g assign q/0\n"
+        "d@g poll q/0 0:1 txn=U",
+    ),
+    # Handed over in a transaction that was given up alone, and committed past.
+    Case(
+        "group-skip",
+        2,
+        "p send q/0 1 2 -> 0 1\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\nc txn T -> abort\nc@g back q/0\n"
+        "c@g poll q/0 1:2 txn=U\nc@g commit q/0 2 txn=U\nc txn U -> commit\nx final q/0 0:1 1:2",
+    ),
+    # --- duplicates by id ---
+    Case(
+        "duplicate",
+        2,
+        "p send q/0 1 idempotent -> 0\np send q/0 2 -> 1\np send q/0 1 idempotent -> 2\nx final q/0 0:1 1:2 2:1",
+    ),
+    Case(
+        "duplicate",
+        2,
+        "p send q/0 1 idempotent txn=T -> 0\np txn T -> commit\no send q/0 1 idempotent -> 2\nx final q/0 0:1 2:1",
+    ),
+    # --- false-duplicate: it was not there, or not there ---
+    Case("false-duplicate", 1, "p send q/0 1 idempotent duplicate -> 0\np send q/0 2 -> 1\nx poll q/0 0:1"),
+    Case("false-duplicate", 2, "p send q/0 1 idempotent\np send q/0 1 idempotent duplicate -> 7\nx final q/0 3:1"),
+    Case(
+        "false-duplicate",
+        2,
+        "p send q/0 1 idempotent -> 0\np send q/0 2 -> 1\np send q/0 1 idempotent duplicate -> 5\nx final q/0 0:1 1:2",
+    ),
+    Case(
+        "false-duplicate",
+        2,
+        "p send q/0 1 idempotent\np send q/1 3 -> 0\no send q/1 1 idempotent duplicate -> 4\nx final q/0 0:1, q/1 0:3",
+    ),
+    # A repetition that was swallowed because of an attempt which was given up: nothing of it is there.
+    Case(
+        "unseen",
+        2,
+        "p send q/0 1 idempotent txn=T -> 0\np txn T -> abort\np send q/0 1 idempotent duplicate -> 0\nx final q/0",
+    ),
 ]
 
 GOOD = {
@@ -282,6 +424,41 @@ GOOD = {
     "d@g assign q/0 1\nd@g poll q/0 1:2\nd@g commit q/0 2\nx final q/0 0:1 1:2",
     "epochs one after the other": "till#1 send q/0 1 -> 0\ntill#2 send q/0 2 -> 1\ntill#1 send q/0 3 -> fenced\n"
     "x final q/0 0:1 1:2",
+    "sent again after an abort": "p send q/0 1 txn=T -> 0\np txn T -> abort\np send q/0 1 txn=U -> 2\n"
+    "p txn U -> commit\n"
+    "y poll q/0 0:1 2:1 dirty\nx final q/0 2:1",
+    "sent again after an abort of which nobody knows": "p send q/0 1 txn=T -> 0\np txn T\np dies\n"
+    "o send q/0 1 txn=U -> 2\n"
+    "o txn U -> commit\nx final q/0 2:1",
+    "sent again after a sender died within": "p send q/0 1 txn=T\np txn T -> abort\no send q/0 1 txn=U -> 2\n"
+    "o txn U -> commit\ny poll q/0 0:1 2:1 dirty\nx poll q/0 2:1\nx final q/0 2:1",
+    "copied in a transaction": "p send q/0 1 2 -> 0 1\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\n"
+    "c send r/0 1 txn=T -> 0\n"
+    "c@g commit q/0 1 txn=T\nc txn T -> commit\nc@g poll q/0 1:2 txn=U\nc send r/0 2 txn=U -> 2\nc txn U -> abort\n"
+    "c@g back q/0\nc@g poll q/0 1:2 txn=V\nc send r/0 2 txn=V -> 4\nc@g commit q/0 2 txn=V\nc txn V -> commit\n"
+    "x final r/0 0:1 4:2",
+    "copied, and nobody was told": "p send q/0 1 -> 0\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\n"
+    "c send r/0 1 txn=T -> 0\n"
+    "c@g commit q/0 1 txn=T\nc txn T\nc dies\nd@g assign q/0 1\nx final r/0 0:1",
+    "not copied, and nobody was told": "p send q/0 1 -> 0\nc@g assign q/0 0\nc@g poll q/0 0:1 txn=T\n"
+    "c send r/0 1 txn=T -> 0\nc@g commit q/0 1 txn=T\nc txn T\nc dies\nd@g assign q/0 0\nd@g poll q/0 0:1 txn=U\n"
+    "d send r/0 1 txn=U -> 2\nd@g commit q/0 1 txn=U\nd txn U -> commit\nx final r/0 2:1",
+    "a zombie that is fenced": "till#1 open\ntill#1 send q/0 1 txn=T -> 0\ntill#2 open\n"
+    "till#1 send q/0 2 txn=T -> fenced\n"
+    "till#1 txn T -> fenced\ntill#2 send q/0 3 -> 2\nx final q/0 2:3",
+    "a zombie that commits nothing": "till#1 open\ntill#2 open\ntill#1 txn T -> commit",
+    "committed while another one opens the name": "till#1 send q/0 1 txn=T -> 0\n[3-6] till#2 open\n"
+    "[4-5] till#1 txn T -> commit\n"
+    "x final q/0 0:1",
+    "a repetition by id": "p send q/0 1 idempotent -> 0\np send q/0 2 key=a -> 1\n"
+    "p send q/0 1 idempotent duplicate -> 0\n"
+    "x final q/0 0:1 1:2",
+    "a repetition by another life": "p send q/0 1 key=a idempotent\np send q/0 2 key=a -> 1\np dies\n"
+    "o send q/0 1 key=a idempotent duplicate -> 0\nx final q/0 0:1 1:2",
+    "a repetition found in a transaction that is given up": "p send q/0 1 idempotent -> 0\n"
+    "o send q/0 1 idempotent duplicate txn=T -> 0\no send q/0 2 txn=T -> 1\no txn T -> abort\nx final q/0 0:1",
+    "twice in one transaction": "p send q/0 1 idempotent txn=T -> 0\np send q/0 1 idempotent duplicate txn=T -> 0\n"
+    "p txn T -> abort\nx final q/0",
     "reading from one another, in no circle": "a send q/0 1 txn=T -> 0\na txn T -> commit\nb poll q/0 0:1 txn=U\n"
     "b send q/1 2 txn=U -> 0\nb txn U -> commit\nc poll q/1 0:2 txn=V\nc txn V -> commit",
 }

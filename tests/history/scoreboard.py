@@ -20,7 +20,9 @@ class Phase(IntEnum):
     RUN = 0
     FINISH = 1
     """Producers end."""
-    DRAIN = 2
+    PASS_ON = 2
+    """Copiers end once there is nothing left to copy."""
+    DRAIN = 3
     """Consumers end once there is nothing left to receive."""
 
 
@@ -40,6 +42,16 @@ class Count(IntEnum):
     """Handlers that failed on purpose."""
     OPENED = 7
     """Consumers that were opened."""
+    PENDING = 8
+    """What a sender with ids was sending: its next life sends it again."""
+    COMMITTED = 9
+    """Transactions."""
+    ABORTED = 10
+    """Transactions that were given up on purpose."""
+    ZOMBIES = 11
+    """Transactions and sends that were refused, since another one has the name or the partition, or the time was up."""
+    REPEATED = 12
+    """Messages that were there already."""
 
 
 class Scoreboard:

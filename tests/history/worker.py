@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.history import bugs
+from tests.history import bugs, exactly
 from tests.history.scoreboard import Count, Phase, Scoreboard
 from tidelog.channel import Channel
 from tidelog.errors import Fenced, Forked, Full, Locked, NoSpace, Timeout
@@ -25,15 +25,14 @@ from tidelog.log import Log
 from tidelog.log import open as open_log
 from tidelog.testing.recorder import Recorder
 from tidelog.testing.recording import Receiving, Sending
+from tidelog.testing.recording_txn import Naming
 
-LAG_MAX = 30_000
 SEGMENT_BYTES = 4 << 20
-KEYS = 300
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a worker does. Without channels to receive from it sends."""
+    """What a worker does: it receives from channels, or without a group it sends; with `work` see exactly.py."""
 
     name: str
     group: str | None = None
@@ -42,6 +41,8 @@ class Role:
     options: dict[str, Any] = field(default_factory=dict)
     slow: float = 0.0
     """Now and then a handler takes this many seconds."""
+    work: str = ""
+    """"move", "copy" or "resend"."""
 
 
 ROLES = [
@@ -56,12 +57,17 @@ ROLES = [
     Role("hand-b", "hand", ("events",), "manual"),
     Role("both-a", "both", ("events", "ticks")),
     Role("both-b", "both", ("events", "ticks"), options={"strategy": "range"}),
+    Role("move-a", work="move"),
+    Role("move-b", work="move"),
+    Role("resend", work="resend"),
+    Role("copy-a", "copy", ("moves",), work="copy"),
+    Role("copy-b", "copy", ("moves",), options={"max_processing": 0.4}, slow=0.6, work="copy"),
+    Role("copy-c", "copy", ("moves",), "manual", work="copy"),
+    Role("see-a", "see", ("copied", "notes")),
+    Role("see-b", "see", ("copied", "notes")),
+    Role("dirty", "dirty", ("moves", "copied"), options={"isolation": "read-uncommitted"}),
 ]
-MODES = {role.group: role.delivery for role in ROLES if role.group is not None}
-
-
-class Oops(Exception):
-    """What a handler raises."""
+MODES = {role.group: "exactly-once" if role.work else role.delivery for role in ROLES if role.group is not None}
 
 
 @dataclass
@@ -94,9 +100,11 @@ class Life:
             )
             if self.bug:
                 bugs.plant(self.bug)
-            with self._patiently(lambda: open_log(self.store, segment_bytes=SEGMENT_BYTES)) as log:
+            with self.patiently(lambda: open_log(self.store, segment_bytes=SEGMENT_BYTES)) as log:
                 self.log: Log = log
-                if self.role.group is None:
+                if self.role.work:
+                    exactly.WORKS[self.role.work](self)
+                elif self.role.group is None:
                     self._produce()
                 else:
                     self._consume()
@@ -116,25 +124,26 @@ class Life:
     def _reopen_soon(self, *_: object) -> None:
         self.reopening = True
 
-    def _did(self, calls: int = 1) -> None:
+    def did(self, calls: int = 1) -> None:
         self.board.rows[self.slot, Count.CALLS] += calls
 
-    def _count(self, column: Count) -> None:
+    def count(self, column: Count) -> None:
         self.board.rows[self.slot, column] += 1
 
-    def _patiently(self, make: Callable[[], Any]) -> Any:
+    def patiently(self, make: Callable[[], Any]) -> Any:
         """What needs room on a disk that is full now and then."""
         while True:
             try:
                 return make()
             except (NoSpace, Locked, Full):
-                self._count(Count.NO_SPACE)
+                self.count(Count.NO_SPACE)
                 time.sleep(0.02)
 
-    def _channel(self, name: str) -> Channel[Any]:
-        return self._patiently(lambda: self.log[name])
+    def channel(self, name: str) -> Channel[Any]:
+        found: Channel[Any] = self.patiently(lambda: self.log[name])
+        return found
 
-    def _fork(self, handles: list[Callable[[], Any]]) -> None:
+    def fork(self, handles: list[Callable[[], Any]]) -> None:
         """A child in which every handle must refuse to work, and which must not take anything from us when it ends."""
         self.forking = False
         child = os.fork()
@@ -154,26 +163,33 @@ class Life:
         _, status = os.waitpid(child, 0)
         if status:
             self._say_wrong(f"a forked child ended with {os.waitstatus_to_exitcode(status)}")
-        self._count(Count.FORKS_WRONG if status else Count.FORKS)
+        self.count(Count.FORKS_WRONG if status else Count.FORKS)
 
     # --- sending ---
 
     def _produce(self) -> None:
-        channels = [self._channel(name) for name in ("jobs", "events", "ticks")]
-        mark = random.Random().getrandbits(31) << 28  # of this life alone
+        channels = [self.channel(name) for name in ("jobs", "events", "ticks")]
+        named = self.patiently(lambda: Naming(self.recorder, self.log, self.role.name, linger=0.01))
+        mark = exactly.fresh_mark()
         pad = self.random.randbytes(300)
         lingering = self.log.producer(linger=0.01)
         synced = self.log.producer(ack="synced")
         made: dict[tuple[str, str], Sending] = {}
         for channel in channels:
-            for how, producer in (("plain", None), ("lingering", lingering), ("synced", synced)):
+            for how, producer in (
+                ("plain", None),
+                ("lingering", lingering),
+                ("synced", synced),
+                ("named", named.producer),
+            ):
                 made[channel.name, how] = Sending(
                     self.recorder,
                     channel,
                     producer=producer,
                     name=f"{channel.name}-{how}",
-                    identify=identify,
+                    identify=exactly.identify,
                     synced=how == "synced",
+                    facts=named.facts if how == "named" else None,
                 )
         choose = self.random
         sent, began = 0, time.monotonic()
@@ -185,19 +201,19 @@ class Life:
             return mark.to_bytes(8, "big") + pad[: choose.randrange(40) if choose.random() < 0.95 else 300]
 
         def key() -> bytes | None:
-            return b"%d" % choose.randrange(KEYS) if choose.random() < 0.8 else None
+            return b"%d" % choose.randrange(exactly.KEYS) if choose.random() < 0.8 else None
 
         while self.board.phase is Phase.RUN:
             if self.forking:
-                self._fork([lambda: channels[0].send(b"forked"), lambda: lingering.send(channels[1], b"forked")])
+                self.fork([lambda: channels[0].send(b"forked"), lambda: lingering.send(channels[1], b"forked")])
             channel = choose.choices(channels, (4, 5, 2))[0]
-            how = choose.choices(("plain", "many", "lingering", "synced"), (60, 30, 7, 3))[0]
+            how = choose.choices(("plain", "many", "lingering", "synced", "named"), (56, 30, 6, 3, 5))[0]
             try:
                 if how == "many":
                     values = [value() for _ in range(choose.randint(2, 40))]
                     keys = [key() for _ in values] if choose.random() < 0.7 else None
                     made[channel.name, "plain"].send_many(values, keys=keys)
-                    self._did()
+                    self.did()
                 elif how == "plain":
                     sending = made[channel.name, "plain"]
                     for _ in range(choose.randint(10, 100)):
@@ -205,47 +221,56 @@ class Life:
                             sending.send(value(), partition=choose.randrange(channel.partitions))
                         else:
                             sending.send(value(), key=key())
-                        self._did()
+                        self.did()
                 else:
                     sending = made[channel.name, how]
-                    for _ in range(choose.randint(5, 30) if how == "lingering" else 2):
+                    for _ in range(choose.randint(5, 30) if how in ("lingering", "named") else 2):
                         keyed = choose.random() < 0.8
-                        sending.send(value(), key=b"%d" % choose.randrange(KEYS) if keyed else None)
-                        self._did()
+                        sending.send(value(), key=b"%d" % choose.randrange(exactly.KEYS) if keyed else None)
+                        self.did()
                     sending.flush()
             except NoSpace:
-                self._count(Count.NO_SPACE)
+                self.count(Count.NO_SPACE)
                 time.sleep(0.01)
             while self.board.phase is Phase.RUN and (
-                self.board.rows[:, Count.LAG].max() > LAG_MAX or sent > self.pace * (time.monotonic() - began + 0.1)
+                self.board.rows[:, Count.LAG].max() > exactly.LAG_MAX
+                or sent > self.pace * (time.monotonic() - began + 0.1)
             ):
                 time.sleep(0.005)
 
     # --- receiving ---
 
     def _consume(self) -> None:
-        channels = [self._channel(name) for name in self.role.channels]
+        channels = [self.channel(name) for name in self.role.channels]
         while True:
             self.reopening = False
             try:
-                with self._patiently(lambda: self._open(channels)) as received:
-                    self._count(Count.OPENED)
+                with self.patiently(lambda: self.open(channels)) as received:
+                    self.count(Count.OPENED)
                     enough = self._receive(received)
                 if enough:
                     self.board.rows[self.slot, Count.LAG] = 0
                     return
-            except Oops:
-                self._count(Count.RAISED)
+            except exactly.Oops:
+                self.count(Count.RAISED)
             except Fenced:
-                self._count(Count.FENCED)
+                self.count(Count.FENCED)
 
-    def _open(self, channels: list[Channel[Any]]) -> Receiving:
+    def open(self, channels: list[Any]) -> Receiving:
         options = {"delivery": self.role.delivery, **self.role.options}
         if len(channels) > 1 or channels[0].kind == "topic":
             options["group"] = self.role.group
         make = self.log.consumer if len(channels) > 1 else channels[0].consumer
         given = channels if len(channels) > 1 else []
-        return Receiving(self.recorder, make, *given, name="consumer", identify=identify, **options)
+        return Receiving(
+            self.recorder,
+            make,
+            *given,
+            name="consumer",
+            identify=exactly.identify,
+            transacting=self.role.work == "copy",
+            **options,
+        )
 
     def _receive(self, received: Receiving) -> bool:
         """Some calls of one consumer; True once there is nothing left to receive at the end of the run."""
@@ -254,7 +279,7 @@ class Life:
         empty = 0
         while calls > 0 and not self.reopening:
             if self.forking:
-                self._fork([lambda: received.consumer.receive(timeout=0), self.log.offsets])
+                self.fork([lambda: received.consumer.receive(timeout=0), self.log.offsets])
             phase = self.board.phase
             draining = phase is Phase.DRAIN
             patience = 0.3 if draining else 0.05
@@ -262,7 +287,7 @@ class Life:
             if choose.random() < 0.3:
                 last = received.receive_many(choose.randint(1, 100), timeout=patience)
                 got = len(last)
-                self._did(1 if got else 0)
+                self.did(1 if got else 0)
                 calls -= 10
             else:
                 got = 0
@@ -273,10 +298,10 @@ class Life:
                         break
                     got += 1
                     calls -= 1
-                self._did(got)
+                self.did(got)
             if manual and got and choose.random() < 0.7:
                 received.commit(last if choose.random() < 0.5 else None)
-                self._did()
+                self.did()
             if got and choose.random() < 0.1:
                 self.board.rows[self.slot, Count.LAG] = received.consumer.lag
             empty = 0 if got else empty + 1
@@ -287,14 +312,9 @@ class Life:
                     return True
                 continue
             if choose.random() < 0.002:
-                raise Oops
+                raise exactly.Oops
             if self.role.slow and choose.random() < 0.001:
                 time.sleep(self.role.slow)
             elif choose.random() < 0.01:
                 time.sleep(choose.random() * 0.02)
         return False
-
-
-def identify(value: bytes) -> int:
-    """The number at the head of each value."""
-    return int.from_bytes(value[:8], "big")

@@ -17,6 +17,7 @@
 #define SPANS 300
 #define COMMITS 64
 #define BATCH 24
+#define TXNS 512
 
 /* Messages at `offset` and behind it; the number of the first, counting up. */
 typedef struct span {
@@ -44,8 +45,16 @@ typedef struct part {
     bool committing; /* the last one has not returned */
 } part;
 
+/* ASKED: a synced commit that has not returned. SEEN: it was there after a cut, so it stays. TORN: a cut took a part of what
+ * was written only. */
+enum txn_state { TXN_OPEN, TXN_ABORTED, TXN_WRITTEN, TXN_ASKED, TXN_SYNCED, TXN_SEEN, TXN_TORN };
+
 typedef struct history {
     part parts[PARTITIONS];
+    uint8_t txns[TXNS];
+    uint32_t txn_count;
+    bool txn_failed; /* a partition of transactions has failed: nothing can be said of them any more */
+    int64_t txn_offset; /* committed offset after the last cut */
     int part_count;
     uint32_t next_number;
     bool store_failed; /* a sync of the checkpoint failed */
@@ -268,6 +277,8 @@ typedef struct finding_slots {
 
 static int find_part(void *context, uint32_t slot, const tl_partition_config *config) {
     finding_slots *f = context;
+    if (memcmp(config->channel, "transactions----", 16) == 0)
+        return 0;
     for (int i = 0; i < told.part_count; i++) {
         if (memcmp(told.parts[i].channel, config->channel, 16) == 0) {
             f->there[i] = true;

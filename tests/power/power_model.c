@@ -9,7 +9,7 @@
  * again; in some of them the power goes once more, during the recovery or later. A state counts once, by the hash of its
  * image. Everything follows from the seed: --replay with the path that a failure prints does it again.
  *
- *   power_model [--states N] [--seconds N] [--seed N] [--replay lineage.cut.state[.cut.state ...]] [--points]
+ *   power_model [--states N] [--seconds N] [--seed N] [--transactions 1] [--replay lineage.cut.state[.cut.state ...]] [--points]
  *
  * Exit codes: 0 so many states, no violation; 1 a violation; 3 time ran out before N states. TL_BUG=<name> breaks the
  * core on purpose: then 1 is what is wanted. */
@@ -414,6 +414,8 @@ static void parse(int argc, char **argv, bool *points) {
             wanted = strtoull(value, NULL, 10);
         else if (strcmp(argv[i], "--seconds") == 0)
             most_seconds = strtod(value, NULL);
+        else if (strcmp(argv[i], "--transactions") == 0)
+            transactional = atoi(value) != 0;
         else if (strcmp(argv[i], "--seed") == 0)
             seed = strtoull(value, NULL, 10);
         else if (strcmp(argv[i], "--replay") == 0) {

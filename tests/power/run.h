@@ -49,6 +49,7 @@ static int rare_count;
 static uint32_t hits[POINTS];
 static char hit_names[POINTS][40];
 static double cut_rate = 1;
+static bool transactional; /* transactions too */
 static bool wordy; /* this lineage leaves long texts with its commits */
 
 static void path_text(char out[200]) {
@@ -61,8 +62,8 @@ static void say_path(const char *where) {
     char text[200];
     path_text(text);
     const char *bug = tl_bug == TL_BUG_NONE ? "" : tl_bug_name(tl_bug);
-    fprintf(stderr, "  %s; to see it again: %s%s%spower_model --seed %llu --replay %s\n", where, *bug ? "TL_BUG=" : "",
-            bug, *bug ? " " : "", (unsigned long long)seed, text);
+    fprintf(stderr, "  %s; to see it again: %s%s%spower_model --seed %llu%s --replay %s\n", where, *bug ? "TL_BUG=" : "",
+            bug, *bug ? " " : "", (unsigned long long)seed, transactional ? " --transactions 1" : "", text);
 }
 
 static void violated(const char *format, ...) {

@@ -43,17 +43,26 @@ def model() -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_model(model: Path) -> None:
-    done = run(model, "--states", "4000", "--seconds", "100", TL_BUG="")
+@pytest.mark.parametrize("transactions", ["0", "1"])
+def test_model(model: Path, transactions: str) -> None:
+    done = run(model, "--states", "4000", "--seconds", "100", "--transactions", transactions, TL_BUG="")
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "bug", ["OFFSET_REUSED_AFTER_CUT", "DIRECTORY_NOT_SYNCED", "TAIL_CRC_NOT_CHECKED", "LEASE_NOT_SYNCED"]
+    "bug",
+    [
+        "OFFSET_REUSED_AFTER_CUT",
+        "DIRECTORY_NOT_SYNCED",
+        "TAIL_CRC_NOT_CHECKED",
+        "LEASE_NOT_SYNCED",
+        "MARKER_BEFORE_RECORD_SYNC",
+    ],
 )
 def test_model_catches(model: Path, bug: str) -> None:
-    done = run(model, "--states", "4000", "--seconds", "100", TL_BUG=bug)
+    transactions = "1" if bug == "MARKER_BEFORE_RECORD_SYNC" else "0"
+    done = run(model, "--states", "4000", "--seconds", "100", "--transactions", transactions, TL_BUG=bug)
     assert done.returncode == 1 and "VIOLATION" in done.stdout and "--replay" in done.stdout, done.stdout
 
 

@@ -6,6 +6,7 @@
 #define TIDELOG_POWER_WORKLOAD_H
 
 #include "run.h"
+#include "transactions.h"
 
 static int trace_partition(void *context, uint32_t slot, const tl_partition_config *config);
 
@@ -43,6 +44,8 @@ static void open_store(enum how_strict strict) {
     if (replaying())
         (void)tl_store_each_partition(store, NULL, trace_partition);
     verify_store(store, strict);
+    if (transactional)
+        verify_transactions(store, strict);
     told.sync_failed = told.store_failed = false;
     armed = was_armed;
 }
@@ -108,7 +111,7 @@ static bool close_store(void) {
     closing = false;
     tl_store_free(store);
     store = NULL;
-    bool failed = told.sync_failed;
+    bool failed = told.sync_failed || told.txn_failed;
     for (int i = 0; i < told.part_count; i++)
         failed |= told.parts[i].existence == LIVE && told.parts[i].failed;
     if (status < 0) {
@@ -351,6 +354,10 @@ static void op_drop(int i) {
 }
 
 static void op_any(void) {
+    if (transactional && chance(4)) {
+        op_transaction();
+        return;
+    }
     int i = live_part();
     if (i < 0) {
         op_create();

@@ -49,3 +49,14 @@ def test_the_model_notices_a_trim_that_does_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Channel, "trim", lambda *args: None)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(LogModel, settings=NOTICED)
+
+
+def test_the_model_notices_a_log_that_forgets_ids() -> None:
+    class Forgetful(LogModel):
+        def _open(self) -> None:
+            super()._open()
+            for channel in self.channels.values():
+                channel.configure(dedup_count=0)
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Forgetful, settings=NOTICED)

@@ -44,12 +44,13 @@ class Opened:
         if self.store.recovered:
             self.store.ready()
         known = {number: slot for slot, _, _, number in self.store.partitions()}
+        segment_bytes = options.pop("segment_bytes", 1 << 24)
         if not known:
             self.store.lock_catalogue()
             slots = self.store.create_partitions(
                 [f"ch-{number}" for number in range(partitions)],
                 CHANNEL_ID,
-                segment_bytes=options.pop("segment_bytes", 1 << 24),
+                segment_bytes=segment_bytes,
                 segment_ms=-1,
                 retention_ms=-1,
                 retention_bytes=-1,

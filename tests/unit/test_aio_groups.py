@@ -117,13 +117,19 @@ def test_an_error_of_on_assign_is_raised_by_the_receive(tmp_path: Path) -> None:
         async with aio.open(tmp_path / "log") as log:
             orders = await ten(log)
 
-            def refuse(_: list[Assigned]) -> None:
-                raise Failure
+            told: list[list[Assigned]] = []
+
+            def refuse(new: list[Assigned]) -> None:
+                told.append(new)
+                if len(told) == 1:
+                    raise Failure
 
             consumer = orders.consumer(on_assign=refuse)
             with pytest.raises(Failure):
                 await consumer.receive()
             assert (await consumer.receive()).value == b"0"
+            assert len(told) == 2
+            assert told[0] == told[1]
             await consumer.close()
             with pytest.raises(TypeError, match="on_assign"):
                 await orders.consumer(on_assign=5).receive()  # type: ignore[arg-type]

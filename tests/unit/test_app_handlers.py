@@ -172,7 +172,7 @@ def _app() -> App:
         ({"concurrency": "keys"}, value_of_any, TypeError, "number of messages, or 'key'"),
         ({"concurrency": 2}, bare_batch, ValueError, "one after the other"),
         ({"delivery": "manual"}, value_of_any, ValueError, "a program with a consumer"),
-        ({"delivery": "exactly-once"}, value_of_any, ValueError, "use one of"),
+        ({"delivery": "exactly once"}, value_of_any, ValueError, "use one of"),
         ({"batch": 0}, value_of_any, ValueError, "the least is 1"),
         ({"batch": 1.5}, value_of_any, TypeError, "most messages of a Batch"),
         ({"retries": -1}, value_of_any, ValueError, "the least is 0"),

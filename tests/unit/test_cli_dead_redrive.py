@@ -111,7 +111,7 @@ def test_running_it_twice_sends_nothing_twice_in_any_order(run: Commands, four: 
     assert said.out == "" and "no dead letters" in said.err
     assert "nothing to send back" in run.good("redrive", four, "orders.dead", "--all").err
     with tidelog.open(four) as log:
-        assert log["orders.dead.redriven"].bounds(0) == (1, 1), "what was remembered is forgotten when it is not needed"
+        assert not list(log["orders.dead.redriven"].scan()), "what was remembered is forgotten when it is not needed"
         (row,) = log["orders.dead"].offsets()
         assert (row.offset, row.lag) == (4, 0)
     died(four, 4, key="new", error=ValueError("again"))

@@ -35,6 +35,34 @@ def values(channel: Channel[Any]) -> list[bytes]:
     return [message.value for message in channel.scan()]
 
 
+def test_whoever_watches_sees_every_call_before_and_after(tide: Log) -> None:
+    orders = tide.queue("orders", partitions=1)
+    seen: list[tuple[str, str | None, bool]] = []
+
+    def watcher(point: str, on: str | None, done: bool, answer: Any) -> None:
+        seen.append((point, on, done))
+        assert (answer is None) == (not done or point == "commit")
+
+    with faults.watch(watcher):
+        orders.send(b"a")
+        with pytest.raises(NoSpace), faults.fail("append", error=NoSpace):
+            orders.send(b"b")
+        with orders.consumer(stop="end", delivery="manual") as received:
+            received.commit(received.receive(timeout=5))
+        with faults.fail("sync", error=StorageFailed):
+            pass
+        assert not clean(), "it still watches"
+    assert seen == [
+        ("append", "orders", False),
+        ("append", "orders", True),
+        ("append", "orders", False),
+        ("receive", "orders", False),
+        ("receive", "orders", True),
+        ("commit", "orders", False),
+        ("commit", "orders", True),
+    ]
+
+
 def test_appends_fail_after_some_and_then_go_on(tide: Log) -> None:
     orders = tide.queue("orders", partitions=1)
     with faults.fail("append", error=NoSpace, after=2, times=2) as fault:

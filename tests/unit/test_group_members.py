@@ -105,13 +105,23 @@ def test_what_may_be_called_inside(queue: Queue[bytes]) -> None:
 def test_an_error_in_a_callback_comes_out_and_breaks_nothing(queue: Queue[bytes]) -> None:
     fill(queue, 10)
 
+    told: list[list[Assigned]] = []
+
     def fail(_: list[Assigned]) -> None:
         raise LookupError("told")
 
-    a = queue.consumer(on_assign=fail, on_revoke=fail)
+    def fail_at_first(new: list[Assigned]) -> None:
+        told.append(new)
+        for part in new:
+            a.seek((part.partition, 1))
+            if len(told) % 2:
+                raise LookupError("told")
+
+    a = queue.consumer(on_assign=fail_at_first, on_revoke=fail)
     with pytest.raises(LookupError):
         a.receive(timeout=5)
-    assert a.receive(timeout=5).offset == 0
+    assert a.receive(timeout=5).offset == 1, "nothing is read before it went through"
+    assert [tuple(new) for new in told] == [parts(0, 1, 2, 3)] * 2
     b = queue.consumer()
     with pytest.raises(LookupError):
         a.receive(timeout=5)
@@ -122,7 +132,30 @@ def test_an_error_in_a_callback_comes_out_and_breaks_nothing(queue: Queue[bytes]
     with pytest.raises(LookupError):
         a.receive(timeout=5)
     assert a.assignment == parts(0, 1, 2, 3)
+    assert a.receive_many(100, timeout=5).offsets.min() > 0
+    assert len(told) == 4
+    assert told[2] == told[3]
     a.close()
+
+
+def test_what_went_before_on_assign_was_told_of_it_is_told_of_no_more(queue: Queue[bytes]) -> None:
+    fill(queue, 10)
+    told: list[tuple[str, tuple[Assigned, ...]]] = []
+
+    def on_assign(new: list[Assigned]) -> None:
+        told.append(("+", tuple(new)))
+        if len(told) == 1:
+            raise LookupError("told")
+
+    a = queue.consumer(on_assign=on_assign, on_revoke=lambda old: told.append(("-", tuple(old))))
+    with pytest.raises(LookupError):
+        a.receive(timeout=5)
+    b = queue.consumer()
+    a.receive(timeout=5)
+    assert told == [("+", parts(0, 1, 2, 3)), ("+", a.assignment)]
+    assert len(a.assignment) == 2
+    a.close()
+    b.close()
 
 
 # --- names ---

@@ -108,7 +108,7 @@ def test_two_handles_in_one_process_share_the_log(tmp_path: Path) -> None:
 def test_what_an_engine_can_do_is_a_frozen_record(tide: Log) -> None:
     assert tide.can.engine == "embedded"
     assert tide.can.shared
-    assert not tide.can.transactions
+    assert tide.can.transactions and tide.can.named_producers
     with pytest.raises(FrozenInstanceError):
         tide.can.shared = False  # type: ignore[misc]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -51,8 +52,8 @@ def test_it_sends_to_several_channels(tide: Log, ack: str, linger: float) -> Non
     assert [message.value for message in rest] == [Order(2), Order(3)]
 
 
-def test_names_are_refused_until_there_are_any(tide: Log) -> None:
-    assert not tide.can.named_producers
+def test_names_are_refused_by_an_engine_that_has_none(tide: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tide.engine, "can", dataclasses.replace(tide.can, named_producers=False), raising=False)
     with pytest.raises(NotSupported, match="leave the name out"):
         tide.producer(name="till-3")
 
@@ -65,6 +66,9 @@ def test_names_are_refused_until_there_are_any(tide: Log) -> None:
         ({"linger": "1"}, TypeError),
         ({"compression": "rar"}, ValueError),
         ({"partitioner": 5}, TypeError),
+        ({"name": ""}, ValueError),
+        ({"name": "n" * 185}, ValueError),
+        ({"name": 5}, TypeError),
     ],
 )
 def test_options_out_of_range(tide: Log, options: Any, error: type[Exception]) -> None:
