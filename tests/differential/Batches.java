@@ -124,7 +124,9 @@ public final class Batches {
         put(builder.build().buffer());
         nextOffset = offset;
         if (transactional) {
-            EndTransactionMarker marker = new EndTransactionMarker(random.nextBoolean() ? ControlRecordType.COMMIT : ControlRecordType.ABORT, random.nextInt(1000));
+            // Committed: what it wrote is among the records that are expected. Aborting is the business of whoever keeps the
+            // state of transactions, and these batches are put into the log without it.
+            EndTransactionMarker marker = new EndTransactionMarker(ControlRecordType.COMMIT, random.nextInt(1000));
             put(MemoryRecords.withEndTransactionMarker(nextOffset, now, 3, producerId, epoch, marker).buffer());
             nextOffset++;
         }
