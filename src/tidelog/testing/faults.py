@@ -293,3 +293,7 @@ class _Sender:
 
     def send_many(self, *arguments: Any, **options: Any) -> Any:
         return _guard("append", self._channel, lambda: self._sender.send_many(*arguments, **options))
+
+    def _within(self, *arguments: Any) -> Any:
+        """That of a transaction, which guards it itself."""
+        return self._sender._within(*arguments)
