@@ -53,7 +53,7 @@ static int recover_same_boot(tl_store *store, tl_recovery *recovery, tl_error *e
     }
     status = tl_leftovers_finish(store, err);
     tl_leftovers_sweep(store);
-    return status == TL_OK ? tl_transactions_recover_same_boot(store, err) : status;
+    return status == TL_OK ? tl_transactions_recover_same_boot(store, recovery, err) : status;
 }
 
 static int recover_from_disk(tl_store *store, bool fresh, tl_recovery *recovery, tl_error *err) {
@@ -133,7 +133,7 @@ static int recover_partitions(tl_store *store, tl_recovery *recovery, tl_error *
         tl_shared_hot(store->shared, slots[i])->lease = leases[i];
     TL_POINT("recover.leased");
     if (status == TL_OK)
-        status = tl_transactions_recover(store, recovery->clean, err);
+        status = tl_transactions_recover(store, recovery->clean, recovery, err);
     /* Before the first append: from here on a power cut needs the scan. */
     if (status == TL_OK && recovery->clean && !TL_BUG(CLEAN_MARK_KEPT))
         status = tl_records_put_clean(store, TL_UNCLEAN, err);

@@ -308,9 +308,9 @@ int tl_producers_check(tl_partition *partition, const tl_check_report *report, t
  * with transactions --- */
 /* Under the partition's lock, taken from the dead: `lso` anew. */
 int tl_transactions_repair(tl_partition *partition, tl_error *err);
-int tl_transactions_recover_same_boot(tl_store *store, tl_error *err);      /* all are dead: nothing stays open */
+int tl_transactions_recover_same_boot(tl_store *store, tl_recovery *recovery, tl_error *err);      /* all are dead: nothing stays open */
 /* Alone, after a new boot; partitions are recovered, their leases durable. */
-int tl_transactions_recover(tl_store *store, bool clean, tl_error *err);
+int tl_transactions_recover(tl_store *store, bool clean, tl_recovery *recovery, tl_error *err);
 void tl_transactions_leave(tl_store *store);                                /* what this process has open is aborted */
 int tl_transactions_end_all(tl_store *store, tl_error *err);                /* alone, at a clean close */
 /* Records whose markers are on disk now; free them once the offsets that changed before are, too. */

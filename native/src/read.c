@@ -12,6 +12,8 @@
 #include <stdio.h>
 
 
+#define RECORD_LEAST_BYTES 7u /* the smallest record there is: what a count is held against before memory is taken for it */
+
 const char tl_given_up[] = "the partition could not be recovered: close the store everywhere and open it again, "
                            "or run tidelog check --repair";
 
@@ -315,7 +317,9 @@ int tl_reading_range(tl_reading *reading, const tl_cursor *cursor, tl_error *err
 int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch *batch, tl_chunk *chunk,
                     tl_error *err) {
     uint32_t position = tl_place_position(cursor->place);
-    int status = tl_chunk_reserve(chunk, batch->bytes, (size_t)batch->count, err);
+    /* What a compressed batch says of its records is bounded by nothing that stands here: its unpacked bytes will tell. */
+    size_t records = tl_batch_codec(batch) == 0 ? (size_t)batch->count : 0;
+    int status = tl_chunk_reserve(chunk, batch->bytes, records, err);
     if (status < 0)
         return status;
     volatile bool whole = false;
@@ -328,6 +332,8 @@ int tl_reading_copy(tl_reading *reading, const tl_cursor *cursor, const tl_batch
 }
 
 int tl_chunk_add(tl_chunk *chunk, size_t at, size_t bytes, const tl_batch *batch, int64_t from_offset, tl_error *err) {
+    if ((size_t)batch->count > bytes / RECORD_LEAST_BYTES)
+        return tl_fail(err, TL_ECORRUPT, "a batch says that it holds more records than its bytes have room for", "", -1);
     int status = tl_chunk_reserve(chunk, 0, (size_t)batch->count, err);
     if (status < 0)
         return status;

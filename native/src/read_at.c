@@ -51,7 +51,7 @@ static int hold(tl_reading *reading, uint32_t position, const tl_batch *batch, h
         h->valid = true;
         return TL_OK;
     }
-    int status = tl_chunk_reserve(&h->chunk, batch->bytes, (size_t)batch->count, err);
+    int status = tl_chunk_reserve(&h->chunk, batch->bytes, tl_batch_codec(batch) == 0 ? (size_t)batch->count : 0, err);
     if (status < 0)
         return status;
     volatile bool whole = false;

@@ -12,7 +12,7 @@
 
 /* --- the same boot --- */
 
-int tl_transactions_recover_same_boot(tl_store *store, tl_error *err) {
+int tl_transactions_recover_same_boot(tl_store *store, tl_recovery *recovery, tl_error *err) {
     tl_shared_header *header = store->header;
     header->transactions_lock = header->records_sync_lock = 0; /* records_syncing stays: a leader may have died */
     if (tl_txn_used(store) == 0)
@@ -23,7 +23,7 @@ int tl_transactions_recover_same_boot(tl_store *store, tl_error *err) {
         header->transactions = header->unfinished = 0;
         for (uint32_t row = 0; row < TL_PRODUCERS; row++)
             tl_shared_producer(store->shared, row)->transaction = 0;
-        return tl_transactions_recover(store, false, err);
+        return tl_transactions_recover(store, false, recovery, err);
     }
     if (status < 0) {
         if (err != NULL)
@@ -149,7 +149,8 @@ static int end_opens(tl_partition *partition, uint64_t recovery_point, const dec
     return status;
 }
 
-static int recover_partition(tl_store *store, uint32_t slot, uint64_t recovery_point, const decisions *d, tl_error *err) {
+static int recover_partition(tl_store *store, uint32_t slot, uint64_t recovery_point, const decisions *d, tl_recovery *recovery,
+                             tl_error *err) {
     tl_hot *hot = tl_shared_hot(store->shared, slot);
     tl_partition *partition = NULL;
     int status = tl_store_partition(store, slot, tl_shared_cold(store->shared, slot)->channel, &partition, err);
@@ -165,9 +166,26 @@ static int recover_partition(tl_store *store, uint32_t slot, uint64_t recovery_p
     tl_partition_release(partition);
     if (status < 0 && status != TL_ENOMEM && status != TL_ENOSPC) { /* damage in one partition keeps nobody from the others */
         hot->failed = TL_UNRECOVERED | EIO;
+        recovery->failed_partitions++;
         status = TL_OK;
     }
     return status;
+}
+
+/* Whether a committed transaction has a part in a partition that was given up: it must not be forgotten then, or that part
+ * would be aborted when the partition can be recovered. */
+static bool awaits_partition(tl_store *store, const decisions *d) {
+    for (uint32_t i = 0; i < d->count; i++) {
+        if (!is_commit(d, &d->records[i]))
+            continue;
+        tl_txn_units u = units_of(d, &d->records[i]);
+        for (const tl_txn_unit *unit; (unit = tl_txn_next(&u)) != NULL;)
+            for (uint32_t slot = 0; unit->kind == TL_TXN_PARTITION && slot < store->header->partitions; slot++)
+                if (tl_shared_cold(store->shared, slot)->id == unit->id &&
+                    (tl_shared_hot(store->shared, slot)->failed & TL_UNRECOVERED) != 0)
+                    return true;
+    }
+    return false;
 }
 
 /* --- offsets --- */
@@ -246,7 +264,7 @@ static int load_decisions(tl_store *store, decisions *d, tl_error *err) {
     return status;
 }
 
-int tl_transactions_recover(tl_store *store, bool clean, tl_error *err) {
+int tl_transactions_recover(tl_store *store, bool clean, tl_recovery *recovery, tl_error *err) {
     decisions d = {NULL, 0};
     int status = clean ? TL_OK : load_decisions(store, &d, err);
     TL_POINT("txn.recovering");
@@ -256,8 +274,11 @@ int tl_transactions_recover(tl_store *store, bool clean, tl_error *err) {
         uint64_t recovery_point = cold->first_open;
         cold->first_open = UINT64_MAX;
         if (!clean && hot->id != 0 && (hot->id & 1) == 0 && (hot->failed & TL_UNRECOVERED) == 0 && recovery_point != UINT64_MAX)
-            status = recover_partition(store, slot, recovery_point, &d, err);
+            status = recover_partition(store, slot, recovery_point, &d, recovery, err);
     }
+    if (status == TL_OK && awaits_partition(store, &d))
+        status = tl_fail(err, TL_EFAILED, "a committed transaction has a part in a partition that cannot be recovered now: open the "
+                         "store again, or move transactions/records away, which aborts it", "", -1);
     if (status == TL_OK)
         status = apply_offsets(store, &d, err);
     TL_POINT("txn.recovered");
