@@ -69,7 +69,8 @@ class GroupOffset(NamedTuple):
     log_start: int
     log_end: int
     lag: int
-    """Messages between the group and the log end; all of them where nothing was committed."""
+    """Messages between the group and the last stable offset, without those of aborted transactions, whatever isolation
+    its members read with; all of them where nothing was committed."""
     lag_seconds: float | None
     """Age of the oldest message that is not committed; 0.0 without lag, None if that message cannot be read."""
     member: int | None
@@ -111,8 +112,10 @@ class Reset(NamedTuple):
 
 
 class Groups(Mapping[str, Group]):
-    """The consumer groups of a log, by name: `log.groups`. A group exists from its first consumer until it is deleted.
+    """The consumer groups of a log, by name: `log.groups`. A group exists from its first consumer until it is deleted;
+    one that has committed nothing is forgotten when the last process closes the log.
 
+    It has every partition of the channels that it reads, also those that none of its consumers has had yet.
     Raises ChannelNotFound for a group that does not exist.
     """
 

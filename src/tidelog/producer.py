@@ -157,7 +157,7 @@ class Producer:
         values: Any,
         *,
         keys: Any = None,
-        headers: Sequence[Any] | None = None,
+        headers: Mapping[str, Any] | Sequence[Any] | None = None,
         ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
@@ -336,21 +336,24 @@ class Producer:
             self._open()
             if self._named is not None:
                 self._named.check()  # now, and not when the batch goes out
-            gathered = self._gathered.get(channel)
-            if gathered is None:
-                gathered = self._gathered[channel] = Gathered(opened)
+            self._start_clock()
+            gathered = self._gathered.get(channel) or Gathered(opened)
             gathered.opened = opened
             partition = gathered.sticky if message.partition is None else message.partition
-            batches = gathered.batches.setdefault(partition, [])
-            if not batches or batches[-1].begun:
-                batches.append(Gathering(self, channel))
-                batches[-1].due = time.monotonic() + self._linger
-                if self._clock is None:
-                    self._start_clock()
-                else:
-                    self._changed.notify_all()
-            receipt = batches[-1].add(message)
-            full = batches[-1].bytes >= BATCH_BYTES
+            batches = gathered.batches.get(partition, ())
+            if batches and not batches[-1].begun:
+                batch = batches[-1]
+                receipt = batch.add(message)
+            else:
+                # An interrupt may come between any two steps, so a batch is seen once it is whole: the clock, and what
+                # sends, never meet an empty one, nor a channel without any.
+                batch = Gathering(self, channel)
+                batch.due = time.monotonic() + self._linger
+                receipt = batch.add(message)
+                gathered.batches[partition] = [*batches, batch]
+                self._gathered[channel] = gathered
+                self._changed.notify_all()
+            full = batch.bytes >= BATCH_BYTES
         if full:
             self._send_gathered(channel)
         return receipt

@@ -1,4 +1,4 @@
-"""Which lives does a Python process lead that a log must survive? `python tests/processes/lives.py NAME STORE [ROUNDS]`
+"""Which lives does a Python process lead that a log must survive? `python lives.py NAME STORE [ROUNDS [SEED]]`
 
 Each function is a program of its own, run by test_lifecycle.py in a fresh interpreter. It ends with exit code 0 when
 everything was as promised and says what was not otherwise; a watchdog prints all stacks and ends it when it hangs.
@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ import numpy  # noqa: F401  (loaded before anything is interrupted: it cannot be
 import tidelog
 
 WATCHDOG_SECONDS = 100
+
+PAUSE_SECONDS = 0.0002
+"""What a thread that sends beside takes between two handfuls: it is always about to send, without filling the disk."""
 
 
 def number_of(value: bytes) -> int:
@@ -43,12 +46,16 @@ def expect(condition: object, what: str) -> None:
 
 
 def holds(log: tidelog.Log, name: str, acked: dict[int, tuple[int, int]], maybe: set[int]) -> None:
-    """What was acked is there once, where its receipt said; what nobody knows of is there once at most."""
+    """What was acked is there once, where its receipt said; what nobody knows of is there once at most; every offset
+    from the first to the last has a message."""
     found: dict[int, tuple[int, int]] = {}
+    due: Counter[int] = Counter()
     for message in log[name].scan():
-        value = number_of(message.value)
-        expect(value not in found, f"{value} stands at {found.get(value)} and at {message.partition, message.offset}")
-        found[value] = (message.partition, message.offset)
+        value, partition, offset = number_of(message.value), message.partition, message.offset
+        expect(value not in found, f"{value} stands at {found.get(value)} and at {partition, offset}")
+        expect(offset == due[partition], f"partition {partition} goes on at {offset}, not at {due[partition]}")
+        due[partition] = offset + 1
+        found[value] = (partition, offset)
     for value, place in acked.items():
         expect(found.get(value) == place, f"{value} was acked at {place} and is at {found.get(value)}")
     strange = set(found) - set(acked) - maybe
@@ -81,25 +88,38 @@ class Interrupts:
             self.open = False
 
 
-def interrupted_sends(store: Path, rounds: int) -> None:
-    """KeyboardInterrupt in the middle of send, send_many and flush, with another thread that sends too."""
+def at_its_ease(send: Callable[[], None], stop: threading.Event) -> threading.Thread:
+    """A thread that sends until `stop`, ten times in a row and then a moment later."""
+
+    def work() -> None:
+        while not stop.is_set():
+            for _ in range(10):
+                send()
+            time.sleep(PAUSE_SECONDS)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def interrupted_sends(store: Path, rounds: int, seed: int) -> None:
+    """KeyboardInterrupt in the middle of send, send_many and flush, with another thread that sends too. After each, no
+    lock is held by the call that is gone: both partitions take messages at once, from the same handles."""
     acked: dict[int, tuple[int, int]] = {}
     maybe: set[int] = set()
     stop = threading.Event()
     with tidelog.open(store, lock_timeout=5, segment_bytes=1 << 20) as log:
         orders = log.queue("orders", partitions=2)
         other: dict[int, tuple[int, int]] = {}
+        beside = iter(range(10_000_000, 10**9))
 
-        def beside() -> None:
-            number = 1_000_000
-            while not stop.is_set():
-                number += 1
-                receipt = orders.send(b"%d" % number)
-                other[number] = (receipt.partition, receipt.offset)
+        def send_beside() -> None:
+            number = next(beside)
+            receipt = orders.send(b"%d" % number)
+            other[number] = (receipt.partition, receipt.offset)
 
-        thread = threading.Thread(target=beside)
-        thread.start()
-        bell = Interrupts(7)
+        thread = at_its_ease(send_beside, stop)
+        bell = Interrupts(seed)
         number = 0
 
         def next_values() -> list[int]:
@@ -112,11 +132,12 @@ def interrupted_sends(store: Path, rounds: int) -> None:
         while bell.count < rounds:
             values = next_values()
             how = bell.random.randrange(4)
-            # Starts the producer's clock: Thread.start is Python's own, and leaves locks held when it is interrupted.
-            first = values.pop(0)
-            acked[first] = lingering.send(orders, b"%d" % first).result()
+            if how == 2:
+                # Starts the producer's clock: Thread.start is Python's own, and leaves locks held when interrupted.
+                first = values.pop(0)
+                acked[first] = lingering.send(orders, b"%d" % first).result()
             try:
-                with bell.armed(0.002):
+                with bell.armed(0.001):
                     while True:
                         if how == 0:
                             receipt = orders.send(b"%d" % values[0])
@@ -141,55 +162,67 @@ def interrupted_sends(store: Path, rounds: int) -> None:
                             values = next_values()
             except KeyboardInterrupt:
                 pass
+            for partition, value in enumerate(next_values()[:2]):
+                place = orders.send(b"%d" % value, partition=partition)
+                acked[value] = (place.partition, place.offset)
         with contextlib.suppress(KeyboardInterrupt):  # of a batch that was interrupted, and that nobody asked for
             lingering.close()
         stop.set()
         thread.join()
-        for partition in range(2):
-            orders.send(b"%d" % (number + partition), partition=partition)  # no lock is held by a call that is gone
-            maybe.add(number + partition)
     with tidelog.open(store) as log:
         holds(log, "orders", {**acked, **other}, maybe)
 
 
-def interrupted_receives(store: Path, rounds: int) -> None:
+def interrupted_receives(store: Path, rounds: int, seed: int) -> None:
     """KeyboardInterrupt in the middle of receiving and committing. Who leaves `with` by it has committed nothing that
-    was not handled, so nothing is lost."""
+    was not handled, so nothing is lost; who catches it inside goes on receiving with the same consumer."""
     handled: Counter[int] = Counter()
     sent = 0
     with tidelog.open(store, lock_timeout=5) as log:
         orders = log.queue("orders", partitions=2)
-        bell = Interrupts(11)
+        bell = Interrupts(seed)
+
+        def handle(messages: Iterable[Any]) -> None:
+            for message in messages:
+                handled[number_of(message.value)] += 1
+
+        def until_interrupted(consumer: Any, commits: bool) -> None:
+            with bell.armed(0.001):
+                while True:
+                    if bell.random.random() < 0.5:
+                        handle(consumer.receive_many(5, timeout=0.001))
+                    else:
+                        try:
+                            handle([consumer.receive(timeout=0.001)])
+                        except tidelog.Timeout:
+                            continue
+                    if commits:
+                        consumer.commit()
+
         while bell.count < rounds:
-            orders.send_many([b"%d" % value for value in range(sent, sent + 40)])
-            sent += 40
-            how = bell.random.choice(("at-least-once", "manual"))
-            consumer = orders.consumer(delivery=how)
+            orders.send_many([b"%d" % value for value in range(sent, sent + 20)])
+            sent += 20
+            how = bell.random.choice(("at-least-once", "manual", "goes on"))
+            consumer = orders.consumer(delivery="at-least-once" if how == "at-least-once" else "manual")
             try:
-                with consumer, bell.armed(0.003):
-                    while True:
-                        if bell.random.random() < 0.5:
-                            for message in consumer.receive_many(5, timeout=0.001):
-                                handled[number_of(message.value)] += 1
-                        else:
-                            try:
-                                message = consumer.receive(timeout=0.001)
-                            except tidelog.Timeout:
-                                continue
-                            handled[number_of(message.value)] += 1
-                        if how == "manual":
-                            consumer.commit()
+                with consumer:
+                    try:
+                        until_interrupted(consumer, how == "manual")
+                    except KeyboardInterrupt:
+                        if how != "goes on":
+                            raise
+                        handle(consumer.receive_many(5, timeout=0))
+                        expect(len(consumer.assignment) == 2, f"it has {consumer.assignment} after an interrupt")
             except KeyboardInterrupt:
                 pass
-            expect(consumer.closed, "leaving `with` by KeyboardInterrupt did not close the consumer")
+            expect(consumer.closed, "leaving `with` did not close the consumer")
         with orders.consumer(stop="end") as rest:
-            for message in rest:
-                handled[number_of(message.value)] += 1
+            handle(rest)
     lost = [value for value in range(sent) if not handled[value]]
     expect(not lost, f"{len(lost)} messages were handed over to nobody: {lost[:5]}")
 
 
-def many_signals(store: Path, rounds: int) -> None:
+def many_signals(store: Path, rounds: int, _: int) -> None:
     """A signal a thousand times a second that only counts: calls go on as if nothing had been."""
     rang = 0
 
@@ -217,11 +250,11 @@ def many_signals(store: Path, rounds: int) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def closing_beside(store: Path, rounds: int) -> None:
+def closing_beside(store: Path, rounds: int, seed: int) -> None:
     """Threads that send, receive, wait and scan while another one closes their consumer, their producer or the log."""
     acked: dict[int, tuple[int, int]] = {}
     maybe: set[int] = set()
-    chance = random.Random(3)
+    chance = random.Random(seed)
     numbers = iter(range(10**9))
     wrong: list[BaseException] = []
 
@@ -278,30 +311,32 @@ def closing_beside(store: Path, rounds: int) -> None:
         holds(log, "orders", acked, maybe)
 
 
-def forks_everywhere(store: Path, rounds: int) -> None:
+def forks_everywhere(store: Path, rounds: int, _: int) -> None:
     """Forks while threads send, receive and wait. The child cannot use what it inherited, can open the log itself, and
     takes nothing from its parent when it ends, with all finalizers."""
     stop = threading.Event()
     sent: dict[int, tuple[int, int]] = {}
+    gc.freeze()  # modules: no child has to look through them in search of garbage
     with tidelog.open(store, segment_bytes=1 << 20) as log:
         orders, events = log.queue("orders", partitions=2), log.topic("events", partitions=1)
         producer = log.producer(linger=0.001)
         consumer, tail = orders.consumer(), events.tail()
 
+        numbers = iter(range(1_000_000, 10**9))
+
         def sending() -> None:
-            number = 1_000_000
-            while not stop.is_set():
-                number += 1
-                place = producer.send(orders, b"%d" % number).result()
-                sent[number] = (place.partition, place.offset)
+            number = next(numbers)
+            text = b"%d" % number
+            receipt = producer.send(orders, text) if number % 2 else orders.send(text)
+            place = receipt.result()
+            sent[number] = (place.partition, place.offset)
 
         def receiving() -> None:
             while not stop.is_set():
                 consumer.receive_many(50, timeout=0.01)
 
-        threads = [threading.Thread(target=sending), threading.Thread(target=receiving)]
-        for thread in threads:
-            thread.start()
+        threads = [at_its_ease(sending, stop), threading.Thread(target=receiving)]
+        threads[1].start()
         for round_ in range(rounds):
             child = os.fork()
             if child == 0:
@@ -343,7 +378,7 @@ def _send_one(task: tuple[str, int]) -> int:
         return log.queue("pool").send(b"%d" % number).offset
 
 
-def pools(store: Path, rounds: int) -> None:
+def pools(store: Path, rounds: int, _: int) -> None:
     """multiprocessing by fork, spawn and forkserver, while the parent has the log open."""
     with tidelog.open(store) as log:
         held = log.queue("pool", partitions=1)
@@ -364,7 +399,7 @@ def pools(store: Path, rounds: int) -> None:
                 expect(sorted(got) == list(range(number - rounds, number)), f"{method}: other messages came")
 
 
-def one_handle(store: Path, rounds: int) -> None:
+def one_handle(store: Path, rounds: int, _: int) -> None:
     """One channel and one producer in 16 threads."""
     acked: dict[int, tuple[int, int]] = {}
     with tidelog.open(store, segment_bytes=1 << 20) as log:
@@ -390,7 +425,7 @@ def one_handle(store: Path, rounds: int) -> None:
         holds(log, "orders", acked, set())
 
 
-def kept_after_close(store: Path, _: int) -> None:
+def kept_after_close(store: Path, _: int, __: int) -> None:
     """Messages, batches and their columns outlive the log; iterators and receipts say Closed."""
     log = tidelog.open(store)
     orders = log.queue("orders", partitions=1)
@@ -426,7 +461,7 @@ def main() -> int:
         signal.alarm(WATCHDOG_SECONDS)
     else:
         faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)
-    globals()[name](Path(store), int(rest[0]) if rest else 1)
+    globals()[name](Path(store), int(rest[0]) if rest else 1, int(rest[1]) if len(rest) > 1 else 1)
     faulthandler.cancel_dump_traceback_later()
     return 0
 

@@ -34,21 +34,25 @@ def live(program: str, *arguments: object, code: int = 0) -> str:
     return said
 
 
+# 10,000 interrupts and 200 forks, in programs of a few seconds each.
 @pytest.mark.parametrize(
-    ("name", "rounds"),
+    ("name", "rounds", "seed"),
     [
-        ("interrupted_sends", 600),
-        ("interrupted_receives", 600),
-        ("many_signals", 1500),
-        ("closing_beside", 30),
-        ("forks_everywhere", 60),
-        ("pools", 20),
-        ("one_handle", 1000),
-        ("kept_after_close", 1),
+        ("interrupted_sends", 2500, 7),
+        ("interrupted_sends", 2500, 8),
+        ("interrupted_receives", 2500, 11),
+        ("interrupted_receives", 2500, 12),
+        ("many_signals", 1500, 1),
+        ("closing_beside", 30, 3),
+        ("forks_everywhere", 100, 1),
+        ("forks_everywhere", 100, 2),
+        ("pools", 20, 1),
+        ("one_handle", 1000, 1),
+        ("kept_after_close", 1, 1),
     ],
 )
-def test_life(name: str, rounds: int, tmp_path: Path) -> None:
-    assert live("lives.py", name, tmp_path / "life.log", rounds) == ""
+def test_life(name: str, rounds: int, seed: int, tmp_path: Path) -> None:
+    assert live("lives.py", name, tmp_path / "life.log", rounds, seed) == ""
     with open_log(tmp_path / "life.log", lock_timeout=2) as log:  # nobody is left inside, nothing is damaged
         for channel in log:
             for partition in log[channel].opened().partitions:

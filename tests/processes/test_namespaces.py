@@ -13,29 +13,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.processes.namespaces import HOLD, PID, USER, inside, process, taken_over
 from tidelog.errors import Corrupt, Error, Locked, StorageFailed, Timeout
-from tidelog.log import Log
 from tidelog.log import open as open_log
 
 TAKE_OVER_SECONDS = 1.0
-PID = ("unshare", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc")
-USER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child=SIGKILL")
-
-HOLD = """
-import sys, time, tidelog
-log = tidelog.open(sys.argv[1])
-orders = log.queue("orders", partitions=2)
-consumer = orders.consumer()
-consumer.receive(timeout=10)
-print("ready", flush=True)
-while True:
-    consumer.receive_many(10, timeout=0.05)
-"""
 SEND = """
 import sys, time, tidelog
 log = tidelog.open(sys.argv[1], segment_bytes=1 << 20)
@@ -47,49 +33,6 @@ while True:
     if number == 1000:
         print("ready", flush=True)
 """
-
-
-@contextlib.contextmanager
-def process(code: str, store: Path, wrapper: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
-    """Python code in a process of its own (or a namespace), that has said that it is ready; killed at the end."""
-    started = subprocess.Popen(
-        [*wrapper, sys.executable, "-c", code, str(store)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with started:
-        try:
-            assert started.stdout is not None and started.stderr is not None
-            if started.stdout.readline().strip() != "ready":
-                pytest.fail(f"{' '.join(wrapper) or 'the process'}: {started.stderr.read()[-2000:]}", pytrace=False)
-            yield started
-        finally:
-            started.kill()
-
-
-def inside(outer: subprocess.Popen[str]) -> int:
-    """The process that `unshare` has started, by its number out here."""
-    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-    return int(children[0]) if children else outer.pid
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A store with two partitions and 100 messages in each."""
-    path = tmp_path / "x.log"
-    with open_log(path, segment_bytes=1 << 20) as log:
-        orders = log.queue("orders", partitions=2)
-        for partition in range(2):
-            orders.send_many([b"%d" % number for number in range(100)], partition=partition)
-    return path
-
-
-def taken_over(log: Log, within: float) -> None:
-    """All partitions come to a new consumer, with messages, within so many seconds."""
-    began = time.monotonic()
-    with log["orders"].consumer() as consumer:
-        while len(consumer.assignment) < 2:
-            with contextlib.suppress(Timeout):
-                consumer.receive(timeout=0.02)
-            assert time.monotonic() - began < within, f"only {consumer.assignment} after {within} s"
 
 
 @pytest.mark.parametrize("wrapper", [PID, USER], ids=["pid", "user"])

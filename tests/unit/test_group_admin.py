@@ -77,6 +77,23 @@ def test_a_group_that_committed_nothing_is_behind_everything(tide: Log) -> None:
     assert [row.lag for row in tide.groups["audit"].offsets] == [30, 21, 30]
 
 
+def test_partitions_that_nobody_has_had_are_behind_too(tmp_path: Path) -> None:
+    with tidelog.open(tmp_path / "shop.log") as log:
+        topic = filled(log)
+        read(topic, "audit", 1)
+        (first,) = [row.partition for row in log.groups["audit"].offsets if row.committed is not None]
+        expected = [(number, 1, 29) if number == first else (number, None, 30) for number in range(3)]
+        assert [(row.partition, row.committed, row.lag) for row in log.groups["audit"].offsets] == expected
+    with tidelog.open(tmp_path / "shop.log") as log:  # leases that committed nothing ended with the last process
+        assert [(row.partition, row.committed, row.lag) for row in log.groups["audit"].offsets] == expected
+        log["prices"].configure(partitions=4)
+        log["prices"].send_many([b"x"] * 5, partition=3)
+        assert [row[:3] for row in log.groups["audit"].offsets][3] == ("prices", 3, None)
+        assert log.groups["audit"].lag == sum(row.lag for row in log.offsets()) == 29 + 30 + 30 + 5
+        with log["prices"].consumer("audit", stop="end") as consumer:  # type: ignore[attr-defined]
+            assert len(list(consumer)) == 29 + 30 + 30 + 5
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_the_oldest_message_is_found_inside_a_batch(tide: Log, compression: str) -> None:
     topic = tide.topic("packed", partitions=1, compression=compression)

@@ -335,20 +335,22 @@ class EmbeddedEngine:
         return found
 
     def committed(self, group: str | None = None) -> list[Committed]:
-        """Every group's (or one group's) offset in every partition, by group, channel and partition."""
+        """Every group's (or one group's) offset in every partition of what it reads, by group, channel, partition."""
         self._alive()
-        known = self._catalogue.by_id()
-        result = []
-        for name, channel_id, number, offset, committed_ms, owner_pid in self._store.offsets():
-            definition = known.get(channel_id) if group in (None, name) else None
-            if definition is None or number >= len(definition.partitions):
-                continue  # of another group, or of a channel that is being dropped
-            with suppress(LookupError):
-                partition = self._store.partition(definition.partitions[number], channel_id)
-                start, end = partition.bounds()
-                lag = partition.count_from(max(offset, start))
-                moment = datetime.fromtimestamp(committed_ms / 1000, UTC) if committed_ms > 0 else None
-                result.append(Committed(name, definition.name, number, offset, start, end, moment, owner_pid, lag))
+        known, result = self._catalogue.by_id(), []
+        stored: dict[tuple[str, bytes], dict[int, list[int]]] = {}
+        for name, channel_id, number, *row in self._store.offsets():
+            if group in (None, name) and channel_id in known:  # else it is being dropped
+                stored.setdefault((name, channel_id), {})[number] = row
+        for (name, channel_id), rows in stored.items():
+            for number, identity in enumerate(known[channel_id].partitions):
+                offset, committed_ms, owner_pid = rows.get(number, (-1, 0, 0))  # rows: of what was leased or committed
+                with suppress(LookupError):
+                    partition = self._store.partition(identity, channel_id)
+                    start, end = partition.bounds()
+                    lag, place = partition.count_from(max(offset, start)), (name, known[channel_id].name, number)
+                    moment = datetime.fromtimestamp(committed_ms / 1000, UTC) if committed_ms > 0 else None
+                    result.append(Committed(*place, offset, start, end, moment, owner_pid, lag))
         return sorted(result, key=lambda row: row[:3])
 
     def groups(self) -> list[str]:

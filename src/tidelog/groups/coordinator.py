@@ -72,7 +72,9 @@ class Coordinator:
         self._member_timeout = member_timeout
         self._max_processing = max_processing
         self._mine: list[int] = []
-        self._sweep_at = time.monotonic() + LOOK_AFTER_S
+        # At the first look too: a plan that gives partitions to members that have just died would be in force until
+        # they are noticed, and a consumer that stops at the end would take its own share for everything.
+        self._sweep_at = 0.0
         self._unplanned = (-1, 0.0)  # a version without a plan, and since when
         self._newcomer = True
         self._grown = (-1, 0)  # (version, partitions of ours) that a plan was made for
