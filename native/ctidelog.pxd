@@ -419,7 +419,7 @@ cdef extern from "tidelog/log.h" nogil:
                              unsigned flags, tl_unpack unpack, void *context, size_t *failed, tl_error *err)
     int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets,
                           tl_unpack unpack, void *context, tl_error *err)
-    int tl_partition_count(tl_partition *partition, int64_t from_offset, int64_t *messages, tl_error *err)
+    int tl_partition_count(tl_partition *partition, int64_t from_offset, unsigned flags, int64_t *messages, tl_error *err)
     int tl_partition_trim(tl_partition *partition, int64_t before, tl_error *err)
     int tl_partition_retain(tl_partition *partition, int64_t now_ms, tl_error *err)
 

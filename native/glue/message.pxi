@@ -101,11 +101,12 @@ cdef class Message:
     def kind(self):
         """The header message-kind, else what the channel carries: "command", "event" or "document"."""
         given = self.header("message-kind")
-        return self.shared().carries if given is None else given
+        return given if given in ("command", "event", "document") else self.shared().carries
 
     @property
     def attempt(self):
-        """Which attempt at handling it this is, from 1 on (int): the header attempt, which retries write."""
+        """Which attempt at handling it this is, from 1 on (int): what the header attempt says (1 without one; other
+        software writes it), and one more for each attempt of an application that failed since its start."""
         given = self.header("attempt")
         if given is None or len(given) > 9 or not given.isascii() or not given.isdigit():
             return 1
@@ -162,7 +163,6 @@ cdef class _Decoded(Message):
         return self.decoded
 
 
-@cython.final
 cdef class _Answer(Message):
     """A message seen through another channel's types than the one it came through: an answer, typed by the question's
     channel. Collectable, as its values may refer to it."""
@@ -181,6 +181,19 @@ cdef class _Answer(Message):
         return self.seen_as
 
 
+@cython.final
+cdef class _Again(_Answer):
+    """A message that is handed over again after failed attempts. Its value is decoded anew: what failed may have changed
+    the other one."""
+
+    cdef int failed
+
+    @property
+    def attempt(self):
+        """Which attempt at handling it this is, from 1 on (int)."""
+        return Message.attempt.__get__(self) + self.failed
+
+
 cdef object decoded_value(Message message, Channelled shared):
     cdef bytes data = message.chunk.raw_of(message.index)
     if data is None or shared.decode_message is None:
@@ -196,6 +209,17 @@ def message_as(Message message, Channelled shared, /):
     answer.run = message.run
     answer.seen_as = shared
     return answer
+
+
+def message_again(Message message, int failed, /):
+    """The same message, as it is after so many failed attempts at handling it."""
+    cdef _Again again = _Again.__new__(_Again)
+    again.chunk = message.chunk
+    again.index = message.index
+    again.run = message.run
+    again.seen_as = message.shared()
+    again.failed = failed
+    return again
 
 
 cdef inline Message new_message(_Chunk chunk, size_t index, size_t run):

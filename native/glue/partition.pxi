@@ -50,14 +50,16 @@ cdef class Partition:
             fail(code, &err)
         return offset
 
-    def count_from(self, offset, /):
-        """How many messages stand from `offset` to the log end (int); gaps in the offsets are none."""
+    def count_from(self, offset, /, *, uncommitted=False):
+        """How many messages stand from `offset` to the last stable offset (int), without those of aborted transactions;
+        `uncommitted`: to the log end, with them. Gaps in the offsets are none."""
         cdef tl_partition *native = self.open_native()
         cdef tl_error err
         cdef int64_t start = offset, found = 0
+        cdef unsigned flags = TL_READ_UNCOMMITTED if uncommitted else 0
         cdef int code
         with nogil:
-            code = tl_partition_count(native, start, &found, &err)
+            code = tl_partition_count(native, start, flags, &found, &err)
         if code < 0:
             fail(code, &err)
         return found
@@ -252,7 +254,13 @@ cdef int64_t nanoseconds(object timeout) except? -2:
     """A time-out (seconds, timedelta, None: for ever) as nanoseconds, -1: for ever. Raises TypeError, ValueError."""
     if timeout is None:
         return -1
-    cdef double seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    cdef double seconds
+    if isinstance(timeout, timedelta):
+        timeout = timeout.total_seconds()
+    try:
+        seconds = timeout
+    except TypeError:
+        raise TypeError(f"a timeout is a number of seconds, a timedelta, or None to wait for ever, not {timeout!r}") from None
     if not seconds >= 0:
         raise ValueError(f"a timeout is 0 or more seconds, or None to wait for ever, not {timeout!r}")
     return -1 if seconds > 4e9 else <int64_t>(seconds * 1e9)

@@ -216,8 +216,9 @@ cdef class Reader(_Delivery):
         return (<Partition>self.handles[self.check_index(index)]).bounds()
 
     def _count(self, index, offset, /):
-        """How many messages stand from `offset` to the end of a partition."""
-        return (<Partition>self.handles[self.check_index(index)]).count_from(offset)
+        """How many messages stand from `offset` to where this reader has to stop in a partition, of those it would see."""
+        cdef bint uncommitted = (self.flags & TL_READ_UNCOMMITTED) != 0
+        return (<Partition>self.handles[self.check_index(index)]).count_from(offset, uncommitted=uncommitted)
 
     def _release(self):
         """Gives the leases back."""

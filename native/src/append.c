@@ -476,6 +476,10 @@ int tl_append_room(tl_partition *partition, size_t bytes, size_t count, unsigned
 
 void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes) { reserve(partition->hot, where, bytes); }
 
+void tl_append_abandon(tl_partition *partition, const tl_room *where) {
+    __atomic_store_n(&partition->hot->reserve, where->tail, __ATOMIC_RELEASE);
+}
+
 uint64_t tl_append_publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes,
                            int64_t next_offset, int64_t newest_ms, bool may_block) {
     uint64_t tail = publish(partition, where, header, bytes, next_offset, newest_ms, may_block);

@@ -10,32 +10,43 @@
 #include "tidelog/guard.h"
 #include "tidelog/record.h"
 
-/* What is written before the message is published. 0: it was; 1: it is a duplicate; negative: nothing was. */
+/* What is written before the message is published. 0: it was; 1: it is a duplicate; negative: nothing was.
+ *
+ * The batch is written first, without its magic: the answer lies in memory that is in no cache, and comes meanwhile. What
+ * turns out not to be sent leaves zeros again, since bytes past the tail can be part of no message. */
 TL_INLINE int put(tl_partition *partition, const tl_message *message, const tl_message_id *id, const tl_ids_rule *rule,
-                  size_t bytes, tl_room *where, uint32_t *slot, int64_t *offset) {
-    int status = tl_ids_place(&partition->ids->window, id, rule, slot, offset);
-    if (TL_UNLIKELY(status != 0))
-        return status;
+                  size_t bytes, tl_room *where, int64_t *offset) {
     tl_append_reserve(partition, where, bytes);
     (void)tl_batch_encode_headed(where->at, where->end.end_offset, message);
-    return 0;
+    if (TL_BUG(ID_SEALED_FIRST))
+        tl_batch_seal(where->at);
+    TL_POINT("append_id.written");
+    int status = tl_ids_place(&partition->ids->window, id, rule, offset);
+    if (TL_LIKELY(status == 0)) {
+        tl_batch_seal(where->at);
+        return 0;
+    }
+    TL_POINT("append_id.refused");
+    if (!TL_BUG(ID_NOT_UNDONE))
+        memset(where->at, 0, bytes);
+    TL_POINT("append_id.zeroed");
+    tl_append_abandon(partition, where);
+    return status;
 }
 
 /* Functions of their own: what a guard may clobber must not live in the caller's registers. */
 __attribute__((noinline)) static int put_guarded(tl_partition *partition, const tl_message *message, const tl_message_id *id,
-                                                 const tl_ids_rule *rule, size_t bytes, tl_room *where, uint32_t *slot,
-                                                 int64_t *offset) {
+                                                 const tl_ids_rule *rule, size_t bytes, tl_room *where, int64_t *offset) {
     volatile int status = TL_EBUS;
     tl_guard guard;
-    TL_GUARDED(guard) { status = put(partition, message, id, rule, bytes, where, slot, offset); }
+    TL_GUARDED(guard) { status = put(partition, message, id, rule, bytes, where, offset); }
     TL_GUARD_CAUGHT(guard) { return TL_EBUS; }
     return status;
 }
 
-__attribute__((noinline)) static bool fill(tl_ids_window *window, const tl_message_id *id, uint32_t slot, int64_t offset,
-                                           uint32_t time_ms) {
+__attribute__((noinline)) static bool fill(tl_ids_window *window, const tl_message_id *id, int64_t offset, uint32_t time_ms) {
     tl_guard guard;
-    TL_GUARDED(guard) { tl_ids_fill(window, id, slot, offset, time_ms); }
+    TL_GUARDED(guard) { tl_ids_fill(window, id, offset, time_ms); }
     TL_GUARD_CAUGHT(guard) { return false; }
     return true;
 }
@@ -46,7 +57,7 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
     tl_cold *cold = partition->cold;
     struct tl_ids *ids = partition->ids;
     uint64_t tail = partition->hot->tail;
-    uint32_t file = __atomic_load_n(&cold->ids_file, __ATOMIC_RELAXED), slot = 0;
+    uint32_t file = __atomic_load_n(&cold->ids_file, __ATOMIC_RELAXED);
     if (TL_UNLIKELY(ids == NULL || file == 0 || ids->file != file || __atomic_load_n(&cold->ids_complete, __ATOMIC_RELAXED) != tail))
         return TL_EAGAIN;
     tl_ids_rule rule;
@@ -55,7 +66,7 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
     int status = tl_append_room(partition, bytes, 1, TL_APPEND_TRY, where, err);
     if (TL_UNLIKELY(status < 0))
         return status;
-    status = put_guarded(partition, message, id, &rule, bytes, where, &slot, &result->base_offset);
+    status = put_guarded(partition, message, id, &rule, bytes, where, &result->base_offset);
     if (TL_UNLIKELY(status < 0 || (status == 1 && (uint64_t)result->base_offset >= (uint64_t)where->end.end_offset)))
         return TL_EAGAIN; /* full, damaged, or in a transaction */
     result->answered = 1;
@@ -69,7 +80,7 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
     if (TL_BUG(IDS_COMPLETE_FIRST))
         __atomic_store_n(&cold->ids_complete, result->tail, __ATOMIC_RELEASE);
     TL_POINT("append_id.published");
-    if (TL_LIKELY(fill(&ids->window, id, slot, result->base_offset, rule.now_ms)))
+    if (TL_LIKELY(fill(&ids->window, id, result->base_offset, rule.now_ms)))
         __atomic_store_n(&cold->ids_complete, result->tail, __ATOMIC_RELEASE);
     TL_POINT("append_id.complete");
     return TL_OK;

@@ -26,6 +26,8 @@ int tl_append_help(tl_partition *partition, unsigned flags, tl_error *err);
 /* Rolls, allocates, populates, extends the lease as needed; TL_EAGAIN when `flags` forbid that. */
 int tl_append_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err);
 void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes);
+/* Nothing will be published; the reserved bytes are zeros again. */
+void tl_append_abandon(tl_partition *partition, const tl_room *where);
 /* How many of the messages from `first` on make the next batch, and the bytes to ask room for. */
 size_t tl_append_measure(const tl_append *what, size_t first, size_t count, size_t *bytes);
 int tl_append_scratch(const tl_append *what, tl_scratch *scratch, tl_error *err);

@@ -174,6 +174,7 @@ size_t tl_batch_encode_headed(uint8_t *out, int64_t base_offset, const tl_messag
     size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body);
     uint8_t *p = out + TL_BATCH_HEADER_BYTES;
     put_header(out, base_offset, bytes, &tl_batch_plain, 0, m->timestamp_ms, m->timestamp_ms, 1);
+    out[16] = 0; /* before the CRC makes a batch of it */
     if (TL_LIKELY(m->key_bytes < 0 && m->value_bytes >= 1 && body <= SHORT_VALUE && headers >= 8)) {
         size_t front_bytes;
         uint64_t front = front_of(body, m->value_bytes, &front_bytes);

@@ -1,4 +1,4 @@
-/* How many messages stand between an offset and the log end?
+/* How many messages stand between an offset and where a reader has to stop?
  *
  * Imports handles.h, reading.h. Callable from any thread. Offsets may have gaps of 2^30 where a power cut was filled up,
  * so their difference is no answer. A record takes seven bytes: a segment with more offsets than a seventh of its bytes
@@ -38,8 +38,8 @@ static bool has_producers(tl_partition *partition) {
     uint64_t seen = __atomic_load_n(known, __ATOMIC_ACQUIRE);
     if (seen != TL_PRODUCERS_UNKNOWN)
         return seen == TL_PRODUCERS_SOME;
-    tl_producers_files files = {0};
-    if (tl_producers_list(partition, &files, NULL) < 0 || files.count > 0) {
+    tl_segment_files files = {0};
+    if (tl_segment_list(partition, ".producers", &files, NULL) < 0 || files.count > 0) {
         tl_os->free(files.bases);
         return true;
     }
@@ -47,10 +47,10 @@ static bool has_producers(tl_partition *partition) {
     return false;
 }
 
-int tl_partition_count(tl_partition *partition, int64_t from, int64_t *messages, tl_error *err) {
+int tl_partition_count(tl_partition *partition, int64_t from, unsigned flags, int64_t *messages, tl_error *err) {
     tl_reading reading;
     *messages = 0;
-    int status = tl_reading_begin(&reading, partition, 0, err);
+    int status = tl_reading_begin(&reading, partition, flags, err);
     if (status < 0)
         return status;
     from = from < reading.bounds.log_start ? reading.bounds.log_start : from;

@@ -5,12 +5,8 @@
  * process ends) and an event of its own. Descriptors are hints: what counts is the byte in store.lock, which
  * tl_groups_sweep asks for. Where there is none (an old kernel, another PID namespace) it looks ten times a second, and
  * else when the next deadline of a member may have passed. */
-#define _POSIX_C_SOURCE 200809L
-
 #include "membership.h"
 #include "tidelog/transactions.h"
-
-#include <signal.h>
 
 #define TICK_NS 100000000
 #define IDLE_NS 1000000000
@@ -146,20 +142,6 @@ static void *watch_until_closed(void *context) {
     return NULL;
 }
 
-/* Signals are the application's: they go to its threads, as with the housekeeper. */
-static int start_thread(tl_deaths *deaths) {
-    sigset_t all, before;
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int number = pthread_create(&deaths->thread, NULL, watch_until_closed, deaths);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return number;
-}
-
 static int start_locked(tl_store *store, tl_error *err) {
     tl_deaths *deaths = tl_calloc(1, sizeof *deaths);
     if (deaths == NULL)
@@ -175,13 +157,13 @@ static int start_locked(tl_store *store, tl_error *err) {
         return status;
     }
     __atomic_store_n(&store->deaths, deaths, __ATOMIC_SEQ_CST);
-    int number = start_thread(deaths);
-    if (number == 0)
+    int status = tl_thread_start(&deaths->thread, watch_until_closed, deaths);
+    if (status == 0)
         return TL_OK;
     __atomic_store_n(&store->deaths, NULL, __ATOMIC_SEQ_CST);
     tl_os->close(deaths->event);
     tl_os->free(deaths);
-    return tl_fail_sys(err, -number, "the thread that watches the processes of a group cannot be started", store->path);
+    return tl_fail_sys(err, status, "the thread that watches the processes of a group cannot be started", store->path);
 }
 
 int tl_deaths_start(tl_store *store, tl_error *err) {

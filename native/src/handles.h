@@ -153,6 +153,18 @@ int64_t tl_store_lock_timeout_ns(const tl_store *store);
 int tl_store_take(tl_store *store, uint32_t *word, const char *what, tl_error *err);
 void tl_store_holder(tl_store *store, tl_owner holder, tl_error *err);
 
+/* Who was found alive in one pass over rows: one system call for each process, not for each of its rows. */
+typedef struct tl_pulse { tl_owner alive[TL_PROCESSES]; } tl_pulse;
+bool tl_pulse_is_alive(tl_store *store, tl_pulse *known, tl_owner owner);
+/* Whether the holder of a lock word of `shared` is dead. */
+TL_INLINE bool tl_store_lock_is_orphaned(tl_store *store, const uint32_t *word) {
+    tl_owner holder = __atomic_load_n(word, __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS;
+    return holder != 0 && holder != store->me && !tl_store_owner_alive(store, holder);
+}
+
+/* --- threads.c --- */
+int tl_thread_start(pthread_t *out, void *(*run)(void *context), void *context);          /* 0 or a negative errno */
+
 /* --- directory.c --- */
 int tl_directory_open(tl_store *store, tl_error *err);
 int tl_directory_lock_file(tl_store *store, tl_error *err);
@@ -219,16 +231,6 @@ int tl_records_load_offset(tl_store *store, const void *key, uint16_t key_bytes,
 void tl_records_mark_offsets_saved(tl_store *store);
 
 /* --- segment.c --- */
-/* Of "<20 digits>.log"; -1: another file. */
-TL_INLINE int64_t tl_segment_base_of_name(const char *name) {
-    int64_t base = 0;
-    for (int i = 0; i < 20; i++) {
-        if (name[i] < '0' || name[i] > '9' || base > (INT64_MAX - 9) / 10)
-            return -1;
-        base = base * 10 + (name[i] - '0');
-    }
-    return strcmp(name + 20, ".log") == 0 ? base : -1;
-}
 void tl_segment_path(const tl_partition *partition, int64_t base_offset, const char *suffix, char out[360]);
 int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err);
 int tl_segment_open_writer(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out, tl_error *err);
@@ -243,6 +245,20 @@ int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out
 int tl_segment_reader_index(tl_partition *partition, tl_segment *segment, tl_index *out, tl_error *err);
 void tl_partition_forget_segments(tl_partition *partition, uint32_t below_ordinal);
 
+/* --- segment_files.c --- */
+enum { TL_SEGMENT_SUFFIXES = 5 };
+extern const char *const tl_segment_suffixes[TL_SEGMENT_SUFFIXES];          /* of all files of a segment; ".log" is the first */
+#define TL_FAILED_FILE "FAILED"                                             /* beside them, once a sync has failed */
+typedef struct tl_segment_files {
+    int64_t *bases;                         /* ascending; to be freed */
+    size_t count, room;
+    bool failed_marker;                     /* TL_FAILED_FILE is there */
+} tl_segment_files;
+/* The segments that have a file with this suffix. No directory: none. Nothing is left to free when it fails. */
+int tl_segment_list(tl_partition *partition, const char *suffix, tl_segment_files *out, tl_error *err);
+int tl_segment_sync_names(tl_partition *partition);                         /* of files that came or went; 0 or a negative errno */
+
+/* --- seals.c, reseal.c --- */
 int tl_seals_map(tl_partition *partition, bool create, tl_error *err);
 int tl_seals_put(tl_partition *partition, uint32_t ordinal, const tl_seal *seal, tl_error *err);
 /* Checked copy. TL_ENOTFOUND: no such entry yet. */

@@ -3,13 +3,10 @@
  * Imports handles.h. One thread per process and store; one process is elected (byte 1 of store.lock), the others stand
  * by. SHARING rule 24: flushing is work, not a role. A stopped housekeeper keeps its byte, so whoever sees the last round
  * older than twice the interval does it. */
-#define _POSIX_C_SOURCE 200809L
-
 #include "handles.h"
 #include "tidelog/transactions.h"
 
 #include <errno.h>
-#include <signal.h>
 
 /* A consistent copy of what stands before the tail, with the index counts if nobody appended meanwhile. */
 static bool capture(tl_partition *partition, tl_state *out) {
@@ -25,6 +22,7 @@ static bool capture(tl_partition *partition, tl_state *out) {
     out->max_timestamp_ms = end.max_timestamp_ms;
     out->header_crc = end.header_crc;
     out->batches = end.batches;
+    TL_BETWEEN();
     out->base_offset = __atomic_load_n(&hot->active_base[ordinal & 1], __ATOMIC_ACQUIRE);
     out->index_entries = __atomic_load_n(&hot->index_entries, __ATOMIC_RELAXED);
     out->time_entries = __atomic_load_n(&hot->time_entries, __ATOMIC_RELAXED);
@@ -312,20 +310,10 @@ static void *housekeep_until_closed(void *context) {
 int tl_housekeeper_start(tl_store *store, tl_error *err) {
     if (store->has_housekeeper)
         return TL_OK;
-    /* Signals are the application's: they go to its threads. SIGBUS is not blocked, because a fault in a thread that
-     * blocks it kills the process whatever guard there is. */
-    sigset_t all, before;
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     store->housekeeper_word = 0;
-    int number = pthread_create(&store->housekeeper, NULL, housekeep_until_closed, store);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (number != 0)
-        return tl_fail_sys(err, -number, "the housekeeping thread cannot be started", store->path);
+    int status = tl_thread_start(&store->housekeeper, housekeep_until_closed, store);
+    if (status < 0)
+        return tl_fail_sys(err, status, "the housekeeping thread cannot be started", store->path);
     store->has_housekeeper = true;
     return TL_OK;
 }

@@ -16,7 +16,7 @@
 #include <stdio.h>
 
 #define MAGIC 0x316469676d736474u /* "tdsmgid1" */
-#define VERSION 1u
+#define VERSION 2u
 
 typedef struct header {
     uint64_t magic;

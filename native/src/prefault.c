@@ -3,11 +3,7 @@
  * Imports handles.h. One thread per process and store, started by the first writer that gets far enough to want it.
  * Faulting a page of a mapped file costs as much as several messages; done ahead, on another core, the writer never
  * waits for it. A writer that catches up populates for itself: the thread makes things faster, never possible. */
-#define _POSIX_C_SOURCE 200809L
-
 #include "handles.h"
-
-#include <signal.h>
 
 #define FROM_POSITION (256u << 10) /* small partitions, of which there may be ten thousand, do without */
 #define STEP_LEAST (256u << 10)
@@ -51,13 +47,7 @@ static void *prefault_until_closed(void *context) {
 }
 
 static bool start(tl_store *store) {
-    sigset_t all, before;
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGSEGV);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    store->has_prefaulter = pthread_create(&store->prefaulter, NULL, prefault_until_closed, store) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    store->has_prefaulter = tl_thread_start(&store->prefaulter, prefault_until_closed, store) == 0;
     return store->has_prefaulter;
 }
 

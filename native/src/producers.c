@@ -81,11 +81,11 @@ static int load_file(tl_partition *partition, tl_reading *reading, int64_t base,
 
 static int find_start(tl_partition *partition, tl_reading *reading, tl_producers *out, uint32_t until, tl_error *err) {
     uint64_t *known = &partition->cold->producers, unknown = TL_PRODUCERS_UNKNOWN;
-    tl_producers_files files = {0};
+    tl_segment_files files = {0};
     int status = TL_OK;
     /* The tail was read before: what stands before it had its mark by then. */
     if (__atomic_load_n(known, __ATOMIC_ACQUIRE) != TL_PRODUCERS_NONE &&
-        (status = tl_producers_list(partition, &files, err)) < 0)
+        (status = tl_segment_list(partition, ".producers", &files, err)) < 0)
         return status;
     if (files.count == 0 && __atomic_load_n(known, __ATOMIC_ACQUIRE) != TL_PRODUCERS_SOME) {
         (void)__atomic_compare_exchange_n(known, &unknown, TL_PRODUCERS_NONE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
@@ -295,8 +295,8 @@ int tl_producers_mark(tl_partition *partition, bool may_block, tl_error *err) {
         return TL_OK;
     if (!may_block)
         return TL_EAGAIN;
-    tl_producers_files files;
-    int status = tl_producers_list(partition, &files, err);
+    tl_segment_files files;
+    int status = tl_segment_list(partition, ".producers", &files, err);
     if (status < 0)
         return status;
     int64_t oldest = files.count > 0 ? files.bases[0] : -1;

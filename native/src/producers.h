@@ -10,14 +10,6 @@
 /* What cold->producers says. */
 enum { TL_PRODUCERS_UNKNOWN = 0, TL_PRODUCERS_SOME = 1, TL_PRODUCERS_NONE = 2 };
 
-typedef struct tl_producers_files {
-    int64_t *bases; /* ascending */
-    size_t count, room;
-    bool out_of_memory;
-} tl_producers_files;
-
-/* The .producers files there are; `bases` is to be freed. No directory: none. */
-int tl_producers_list(tl_partition *partition, tl_producers_files *out, tl_error *err);
 /* Fills an empty table with what BASE.producers says of the producers at the start of that segment. TL_ENOTFOUND: there is
  * none; TL_ECORRUPT: nothing of it is to be believed. */
 int tl_producers_load(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_producer_table *table, tl_error *err);
@@ -25,7 +17,6 @@ int tl_producers_load(tl_partition *partition, uint32_t ordinal, int64_t base_of
 int tl_producers_store(tl_partition *partition, uint32_t ordinal, int64_t base_offset, const tl_producer_table *table,
                        bool durable, tl_error *err);
 bool tl_producers_file_exists(tl_partition *partition, int64_t base_offset);
-int tl_producers_sync_names(tl_partition *partition); /* of files that came or went; 0 or a negative errno */
 int tl_producers_sync_file(tl_partition *partition, int64_t base_offset, tl_error *err); /* it and its name */
 
 /* The table of a partition in this process, or one on its way to a place. */

@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #define MAGIC 0x3173646f72706474u /* "tdprods1" */
 #define VERSION 1u
@@ -84,56 +83,7 @@ static bool get_entry(const uint8_t *from, tl_producer_state *state) {
     return true;
 }
 
-/* --- names --- */
-
-static int add_file(void *context, const char *name) {
-    tl_producers_files *files = context;
-    char log_name[32];
-    if (strlen(name) != 30 || strcmp(name + 20, ".producers") != 0)
-        return 0;
-    snprintf(log_name, sizeof log_name, "%.20s.log", name);
-    int64_t base = tl_segment_base_of_name(log_name);
-    if (base < 0)
-        return 0;
-    if (files->count == files->room) {
-        size_t room = files->room == 0 ? 16 : 2 * files->room;
-        int64_t *more = tl_os->realloc(files->bases, room * sizeof *more);
-        if (more == NULL) {
-            files->out_of_memory = true;
-            return 1;
-        }
-        files->bases = more;
-        files->room = room;
-    }
-    files->bases[files->count++] = base;
-    return 0;
-}
-
-static int by_value(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-int tl_producers_list(tl_partition *partition, tl_producers_files *out, tl_error *err) {
-    memset(out, 0, sizeof *out);
-    int fd = tl_os->open(partition->store->dir, partition->cold->directory, O_RDONLY | O_DIRECTORY, 0);
-    if (fd == -ENOENT)
-        return TL_OK;
-    if (fd < 0)
-        return tl_fail_sys(err, fd, "the directory of a partition cannot be opened", partition->cold->directory);
-    int status = tl_os->list(fd, out, add_file);
-    tl_os->close(fd);
-    bool exhausted = out->out_of_memory;
-    if (status >= 0 && !exhausted) {
-        if (out->count > 1)
-            qsort(out->bases, out->count, sizeof *out->bases, by_value);
-        return TL_OK;
-    }
-    tl_os->free(out->bases);
-    memset(out, 0, sizeof *out);
-    return status < 0 ? tl_fail_sys(err, status, "the directory of a partition cannot be listed", partition->cold->directory)
-                      : tl_fail(err, TL_ENOMEM, "no memory to list files of producers", partition->cold->directory, -1);
-}
+/* --- reading --- */
 
 bool tl_producers_file_exists(tl_partition *partition, int64_t base_offset) {
     char path[360];
@@ -143,8 +93,6 @@ bool tl_producers_file_exists(tl_partition *partition, int64_t base_offset) {
         tl_os->close(fd);
     return fd >= 0;
 }
-
-/* --- reading --- */
 
 static int damaged(const char *path, int64_t position, tl_error *err) {
     return tl_fail(err, TL_ECORRUPT, "a file of producers is damaged", path, position);
@@ -232,15 +180,6 @@ static int write_state(void *context, const tl_producer_state *state) {
     return ++w->held == PORTION ? flush(w) : 0;
 }
 
-int tl_producers_sync_names(tl_partition *partition) {
-    int fd = tl_os->open(partition->store->dir, partition->cold->directory, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0)
-        return fd;
-    int status = tl_os->fsync(fd);
-    tl_os->close(fd);
-    return status;
-}
-
 int tl_producers_sync_file(tl_partition *partition, int64_t base_offset, tl_error *err) {
     char path[360];
     tl_segment_path(partition, base_offset, ".producers", path);
@@ -249,7 +188,7 @@ int tl_producers_sync_file(tl_partition *partition, int64_t base_offset, tl_erro
     if (fd >= 0)
         tl_os->close(fd);
     if (status == 0)
-        status = tl_producers_sync_names(partition);
+        status = tl_segment_sync_names(partition);
     return status < 0 ? tl_fail_sys(err, status, "a file of producers cannot be synced", path) : TL_OK;
 }
 

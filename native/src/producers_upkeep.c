@@ -17,10 +17,10 @@ static int write_if_missing(void *context, tl_partition *partition, const tl_pro
 }
 
 static int has_files(tl_partition *partition, tl_error *err) {
-    tl_producers_files files;
+    tl_segment_files files;
     if (__atomic_load_n(&partition->cold->producers, __ATOMIC_ACQUIRE) == TL_PRODUCERS_NONE)
         return 0;
-    int status = tl_producers_list(partition, &files, err);
+    int status = tl_segment_list(partition, ".producers", &files, err);
     tl_os->free(files.bases);
     return status < 0 ? status : files.count > 0;
 }
@@ -131,16 +131,16 @@ static void remove_torn(tl_partition *partition, uint32_t from, int64_t oldest) 
 }
 
 void tl_producers_recover(tl_partition *partition, uint32_t from) {
-    tl_producers_files files;
+    tl_segment_files files;
     tl_hot *hot = partition->hot;
     int64_t active = hot->active_base[tl_place_ordinal(hot->tail) & 1];
-    if (tl_producers_list(partition, &files, NULL) < 0)
+    if (tl_segment_list(partition, ".producers", &files, NULL) < 0)
         return;
     for (size_t i = files.count; i > 0 && files.bases[i - 1] > active; i--)
         remove_file(partition, files.bases[i - 1]); /* up to there it was scanned: it is what the files were made from */
     if (files.count > 0) {
         remove_torn(partition, from > hot->first_ordinal ? from : hot->first_ordinal, files.bases[0]);
-        (void)tl_producers_sync_names(partition); /* else one that comes back stands below the next recovery point */
+        (void)tl_segment_sync_names(partition); /* else one that comes back stands below the next recovery point */
     }
     tl_os->free(files.bases);
     remove_temporary(partition);
@@ -198,8 +198,8 @@ static int check_file(void *context, tl_partition *partition, const tl_producers
 }
 
 int tl_producers_check(tl_partition *partition, const tl_check_report *report, tl_error *err) {
-    tl_producers_files files;
-    int status = tl_producers_list(partition, &files, err);
+    tl_segment_files files;
+    int status = tl_segment_list(partition, ".producers", &files, err);
     if (status < 0 || files.count == 0)
         return status;
     checking c = {.report = report, .read = tl_producer_table_new()};

@@ -13,70 +13,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-/* --- which segment files there are --- */
-
-typedef struct listing {
-    int64_t *bases;
-    size_t count, room;
-    bool failed_marker, out_of_memory;
-} listing;
-
-static int add_file(void *context, const char *name) {
-    listing *l = context;
-    if (strcmp(name, "FAILED") == 0)
-        l->failed_marker = true;
-    int64_t base = tl_segment_base_of_name(name);
-    if (base < 0)
-        return 0;
-    if (l->count == l->room) {
-        size_t room = l->room == 0 ? 16 : 2 * l->room;
-        int64_t *more = tl_os->realloc(l->bases, room * sizeof *more);
-        if (more == NULL) {
-            l->out_of_memory = true;
-            return 1;
-        }
-        l->bases = more;
-        l->room = room;
-    }
-    l->bases[l->count++] = base;
-    return 0;
-}
-
-static int by_value(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static int list_segments(tl_partition *partition, listing *l, tl_error *err) {
-    memset(l, 0, sizeof *l);
-    int fd = tl_os->open(partition->store->dir, partition->cold->directory, O_RDONLY | O_DIRECTORY, 0);
-    if (fd == -ENOENT)
-        return TL_OK;
-    if (fd < 0)
-        return tl_fail_sys(err, fd, "the directory of a partition cannot be opened", partition->cold->directory);
-    int status = tl_os->list(fd, l, add_file);
-    tl_os->close(fd);
-    if (status < 0)
-        return tl_fail_sys(err, status, "the directory of a partition cannot be listed", partition->cold->directory);
-    if (l->out_of_memory)
-        return tl_fail(err, TL_ENOMEM, "no memory to list segments", partition->cold->directory, -1);
-    if (l->count > 1)
-        qsort(l->bases, l->count, sizeof *l->bases, by_value);
-    return TL_OK;
-}
 
 /* --- putting the torn aside --- */
-
-static int sync_directory(tl_partition *partition) {
-    int fd = tl_os->open(partition->store->dir, partition->cold->directory, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0)
-        return fd;
-    int status = tl_os->fsync(fd);
-    tl_os->close(fd);
-    return status;
-}
 
 /* Where the zeros at the end begin; false: the file cannot be read. */
 static bool find_last_used(const tl_segment *segment, uint32_t from, uint32_t *until) {
@@ -124,7 +62,7 @@ static int put_aside(tl_partition *partition, tl_segment *segment, uint32_t from
     int status = written < 0 ? (int)written : tl_os->fsync(fd);
     tl_os->close(fd);
     if (status == 0)
-        status = sync_directory(partition);
+        status = tl_segment_sync_names(partition);
     TL_POINT("recover.torn_saved");
     if (status < 0)
         return tl_fail_sys(err, status, "torn bytes cannot be put aside", path);
@@ -292,7 +230,7 @@ static int follow(tl_partition *partition, tl_error *err) {
     return TL_OK;
 }
 
-static int scan_all(tl_partition *partition, const listing *files, tl_recovery *totals, tl_error *err) {
+static int scan_all(tl_partition *partition, const tl_segment_files *files, tl_recovery *totals, tl_error *err) {
     tl_hot *hot = partition->hot;
     uint32_t trusted = tl_place_position(hot->tail);
     int64_t base = hot->active_base[tl_place_ordinal(hot->tail) & 1];
@@ -334,7 +272,7 @@ static int scan_all(tl_partition *partition, const listing *files, tl_recovery *
         if (status < 0)
             return status;
     }
-    status = files->count > 0 ? sync_directory(partition) : 0;
+    status = files->count > 0 ? tl_segment_sync_names(partition) : 0;
     if (status < 0)
         return tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory);
     /* A trim moves the recovery point past segments whose seals were never synced, perhaps not even their file. */
@@ -378,17 +316,16 @@ static int fill(tl_partition *partition, tl_error *err) {
 }
 
 /* Segments below the first one kept were being deleted when the power went. */
-static int drop_below_start(tl_partition *partition, const listing *files, tl_error *err) {
+static int drop_below_start(tl_partition *partition, const tl_segment_files *files, tl_error *err) {
     tl_hot *hot = partition->hot;
     if (hot->first_ordinal == 0)
         return TL_OK;
     if (hot->first_ordinal > tl_place_ordinal(hot->tail))
         return tl_fail(err, TL_ECORRUPT, "the first segment kept lies behind the tail", partition->cold->directory, -1);
     for (size_t i = 0; i < files->count && files->bases[i] < hot->first_base; i++) {
-        static const char *const suffixes[] = {".log", ".index", ".timeindex", ".txnindex", ".producers"};
-        for (size_t s = 0; s < sizeof suffixes / sizeof *suffixes; s++) {
+        for (size_t s = 0; s < TL_SEGMENT_SUFFIXES; s++) {
             char path[360];
-            tl_segment_path(partition, files->bases[i], suffixes[s], path);
+            tl_segment_path(partition, files->bases[i], tl_segment_suffixes[s], path);
             (void)tl_os->unlink(partition->store->dir, path, false);
         }
     }
@@ -409,8 +346,8 @@ int tl_partition_recover(tl_partition *partition, bool clean, tl_recovery *total
         return TL_OK;
     }
     totals->scanned_partitions++;
-    listing files;
-    int status = list_segments(partition, &files, err);
+    tl_segment_files files;
+    int status = tl_segment_list(partition, ".log", &files, err);
     if (status == TL_OK && files.failed_marker)
         hot->failed = EIO;
     if (status == TL_OK)
@@ -455,7 +392,7 @@ int tl_partition_settle(tl_partition *partition, tl_state *out, tl_error *err) {
     }
     if (hot->tail > 0) { /* an empty segment has a file of producers perhaps */
         status = tl_partition_sync_indexes(partition, base, err); /* the next opener takes their counts from the checkpoint */
-        if (status == TL_OK && (status = sync_directory(partition)) < 0)
+        if (status == TL_OK && (status = tl_segment_sync_names(partition)) < 0)
             status = tl_fail_sys(err, status, "the directory of a partition cannot be synced", partition->cold->directory);
     }
     TL_POINT("close.trimmed");

@@ -3,44 +3,9 @@
  * Imports handles.h. Callable from any thread; makes system calls. The names of the segment files say where each begins, and
  * ordinals count them down from the active one. Length and counts are those of the trimmed files. What only the seal knew
  * (running header CRC, newest timestamp) stays unknown: readers need neither, `check` reports the entry. */
-#define _POSIX_C_SOURCE 200809L
-
 #include "handles.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
-
-typedef struct names {
-    int64_t *bases;
-    size_t count, room;
-    int64_t below;
-    bool out_of_memory;
-} names;
-
-static int add_name(void *context, const char *name) {
-    names *n = context;
-    int64_t base = tl_segment_base_of_name(name);
-    if (base < 0 || base >= n->below)
-        return 0;
-    if (n->count == n->room) {
-        size_t room = n->room == 0 ? 64 : 2 * n->room;
-        int64_t *more = tl_os->realloc(n->bases, room * sizeof *more);
-        if (more == NULL) {
-            n->out_of_memory = true;
-            return 1;
-        }
-        n->bases = more;
-        n->room = room;
-    }
-    n->bases[n->count++] = base;
-    return 0;
-}
-
-static int descending(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x < y) - (x > y);
-}
 
 static uint64_t file_bytes(tl_partition *partition, int64_t base, const char *suffix) {
     char path[360];
@@ -53,24 +18,6 @@ static uint64_t file_bytes(tl_partition *partition, int64_t base, const char *su
     return bytes;
 }
 
-static int list_below(tl_partition *partition, int64_t active_base, names *n, tl_error *err) {
-    const char *directory = partition->cold->directory;
-    memset(n, 0, sizeof *n);
-    n->below = active_base;
-    int fd = tl_os->open(partition->store->dir, directory, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0)
-        return tl_fail_sys(err, fd, "the directory of a partition cannot be opened", directory);
-    int status = tl_os->list(fd, n, add_name);
-    tl_os->close(fd);
-    if (n->out_of_memory)
-        return tl_fail(err, TL_ENOMEM, "no memory to list segments", directory, -1);
-    if (status < 0)
-        return tl_fail_sys(err, status, "the directory of a partition cannot be listed", directory);
-    if (n->count > 1)
-        qsort(n->bases, n->count, sizeof *n->bases, descending);
-    return TL_OK;
-}
-
 int tl_seals_guess(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_error *err) {
     uint32_t active = tl_place_ordinal(tl_partition_tail(partition));
     int64_t active_base = 0;
@@ -78,12 +25,15 @@ int tl_seals_guess(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_e
     if (status < 0 || ordinal >= active)
         return status < 0 ? status
                           : tl_fail(err, TL_ENOTFOUND, "a segment is not complete yet", partition->cold->directory, -1);
-    names n;
-    status = list_below(partition, active_base, &n, err);
-    if (status == TL_OK && active - 1 - ordinal >= n.count)
+    tl_segment_files files;
+    status = tl_segment_list(partition, ".log", &files, err);
+    size_t complete = 0;
+    while (complete < files.count && files.bases[complete] < active_base)
+        complete++;
+    if (status == TL_OK && complete < active - ordinal)
         status = tl_fail(err, TL_ENOTFOUND, "a segment file is missing", partition->cold->directory, -1);
     if (status == TL_OK) {
-        int64_t base = n.bases[active - 1 - ordinal];
+        int64_t base = files.bases[complete - (active - ordinal)];
         uint64_t bytes = file_bytes(partition, base, ".log");
         memset(out, 0, sizeof *out);
         out->base_offset = base;
@@ -95,6 +45,6 @@ int tl_seals_guess(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_e
         bytes = file_bytes(partition, base, ".timeindex");
         out->time_entries = bytes > TL_INDEX_TIME_MAX_BYTES ? 0 : (uint32_t)bytes / TL_INDEX_TIME_ENTRY_BYTES;
     }
-    tl_os->free(n.bases);
+    tl_os->free(files.bases);
     return status;
 }

@@ -10,10 +10,9 @@
 #include <stdio.h>
 
 static void remove_files(tl_partition *partition, int64_t base_offset) {
-    static const char *const suffixes[] = {".log", ".index", ".timeindex", ".txnindex", ".producers"};
     char path[360], gone[360];
-    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-        tl_segment_path(partition, base_offset, suffixes[i], path);
+    for (size_t i = 0; i < TL_SEGMENT_SUFFIXES; i++) {
+        tl_segment_path(partition, base_offset, tl_segment_suffixes[i], path);
         int length = snprintf(gone, sizeof gone, "%.340s.deleted", path);
         if (length > 0 && tl_os->rename(partition->store->dir, path, partition->store->dir, gone) == 0) {
             TL_POINT("retain.renamed");

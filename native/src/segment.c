@@ -324,6 +324,7 @@ int tl_segment_base(tl_partition *partition, uint32_t ordinal, int64_t *base, tl
             return tl_fail(err, TL_ENOTFOUND, "there is no such segment yet", partition->cold->directory, -1);
         if (ordinal != active)
             break;
+        TL_BETWEEN();
         int64_t found = (int64_t)__atomic_load_n(&hot->active_base[ordinal & 1], __ATOMIC_ACQUIRE);
         uint32_t again = tl_place_ordinal(__atomic_load_n(&hot->tail, __ATOMIC_ACQUIRE));
         if (again == ordinal) { /* the roll to ordinal + 2 rewrites its half before the tail says so */

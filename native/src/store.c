@@ -86,6 +86,18 @@ bool tl_store_owner_alive(tl_store *store, tl_owner owner) {
     return tl_os->locked(store->lock_fd, TL_BYTE_PROCESS + slot) == 1;
 }
 
+bool tl_pulse_is_alive(tl_store *store, tl_pulse *known, tl_owner owner) {
+    uint32_t slot = tl_owner_slot(owner);
+    if (owner == 0 || slot >= TL_PROCESSES)
+        return false;
+    if (known->alive[slot] == owner)
+        return true;
+    if (!tl_store_owner_alive(store, owner))
+        return false;
+    known->alive[slot] = owner;
+    return true;
+}
+
 uint32_t tl_store_owner_pid(tl_store *store, tl_owner owner) {
     uint32_t slot = tl_owner_slot(owner);
     return slot < TL_PROCESSES ? __atomic_load_n(&tl_shared_process(store->shared, slot)->pid, __ATOMIC_RELAXED) : 0;

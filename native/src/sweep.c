@@ -6,23 +6,6 @@
 
 #define LOCK_WAIT_NS 60000000 /* a dead owner shows within a slice of 20 ms; a stopped one is not waited for here */
 
-/* A member row whose process lives was looked at already: one system call for each process, not for each member. */
-typedef struct pulse {
-    tl_owner alive[TL_PROCESSES];
-} pulse;
-
-static bool is_alive(tl_store *store, pulse *known, tl_owner owner) {
-    uint32_t slot = tl_owner_slot(owner);
-    if (owner == 0 || slot >= TL_PROCESSES)
-        return false;
-    if (known->alive[slot] == owner)
-        return true;
-    if (!tl_store_owner_alive(store, owner))
-        return false;
-    known->alive[slot] = owner;
-    return true;
-}
-
 static bool is_overdue(const tl_member_row *row, int64_t now_ns) {
     int64_t most_ns = __atomic_load_n(&row->max_processing_ns, __ATOMIC_RELAXED);
     uint64_t since = __atomic_load_n(&row->since, __ATOMIC_ACQUIRE);
@@ -37,7 +20,7 @@ static int64_t passed(int64_t now_ns, int64_t then_ns) { return (int64_t)((uint6
 
 enum fate { STAYS, GOES_AWAY, GOES };
 
-static enum fate fate_of(tl_store *store, pulse *known, const tl_member_row *row, int64_t now_ns) {
+static enum fate fate_of(tl_store *store, tl_pulse *known, const tl_member_row *row, int64_t now_ns) {
     uint32_t state = __atomic_load_n(&row->state, __ATOMIC_ACQUIRE);
     int64_t away_ns = __atomic_load_n(&row->away_ns, __ATOMIC_RELAXED);
     if (state == TL_MEMBER_AWAY)
@@ -47,28 +30,23 @@ static enum fate fate_of(tl_store *store, pulse *known, const tl_member_row *row
                    : STAYS;
     if (state != TL_MEMBER_ACTIVE)
         return STAYS;
-    if (!is_alive(store, known, __atomic_load_n(&row->owner, __ATOMIC_RELAXED)))
+    if (!tl_pulse_is_alive(store, known, __atomic_load_n(&row->owner, __ATOMIC_RELAXED)))
         return __atomic_load_n(&row->name_bytes, __ATOMIC_RELAXED) > 0 && away_ns > 0 ? GOES_AWAY : GOES;
     return is_overdue(row, now_ns) ? GOES : STAYS;
 }
 
-/* Whoever died inside the lock may have changed members without a word: the next one who takes it says so. */
-static bool lock_is_orphaned(tl_store *store) {
-    tl_owner holder = __atomic_load_n(&store->header->groups_lock, __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS;
-    return holder != 0 && holder != store->me && !tl_store_owner_alive(store, holder);
-}
-
 static bool anybody_goes(tl_store *store) {
-    pulse known = {{0}};
+    tl_pulse known = {{0}};
     int64_t now_ns = tl_os->monotonic_ns();
     for (uint32_t i = 0; i < tl_members_used(store); i++)
         if (fate_of(store, &known, tl_shared_member(store->shared, i), now_ns) != STAYS)
             return true;
-    return lock_is_orphaned(store);
+    /* Whoever died inside the lock may have changed members without a word: the next one who takes it says so. */
+    return tl_store_lock_is_orphaned(store, &store->header->groups_lock);
 }
 
 static int remove_under_lock(tl_store *store) {
-    pulse known = {{0}};
+    tl_pulse known = {{0}};
     int removed = 0;
     int64_t now_ns = tl_os->monotonic_ns();
     for (uint32_t i = 0; i < tl_members_used(store); i++) {

@@ -42,7 +42,7 @@ int tl_partition_set_failed(tl_partition *partition, int negative_errno, const c
     __atomic_compare_exchange_n(&partition->hot->failed, &none, (uint32_t)-negative_errno, false, __ATOMIC_SEQ_CST,
                                 __ATOMIC_RELAXED);
     char marker[360];
-    snprintf(marker, sizeof marker, "%s/FAILED", partition->cold->directory);
+    snprintf(marker, sizeof marker, "%s/" TL_FAILED_FILE, partition->cold->directory);
     int fd = tl_os->open(store->dir, marker, O_WRONLY | O_CREAT, TL_FILE_MODE);
     if (fd >= 0) {
         char text[160];
@@ -130,10 +130,9 @@ static int dirty_again(tl_partition *partition, uint64_t from, uint64_t until, t
 
 /* A seal promises so many entries, and nobody scans a segment that lies before the recovery point. */
 int tl_partition_sync_indexes(tl_partition *partition, int64_t base_offset, tl_error *err) {
-    static const char *const suffixes[] = {".index", ".timeindex", ".txnindex", ".producers"};
-    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+    for (size_t i = 1; i < TL_SEGMENT_SUFFIXES; i++) {
         char path[360];
-        tl_segment_path(partition, base_offset, suffixes[i], path);
+        tl_segment_path(partition, base_offset, tl_segment_suffixes[i], path);
         int status = sync_path(partition, path, false, false, 0, err);
         if (status < 0 && status != TL_ENOTFOUND)
             return status;

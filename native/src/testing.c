@@ -19,6 +19,7 @@
 tl_io tl_os_table;
 void (*tl_point_hook)(const char *name);
 void (*tl_yield_hook)(void);
+void (*tl_between_hook)(void);
 int tl_bug = TL_BUG_NONE;
 
 /* About 80 points exist; a power of two well above that keeps the probes short. */

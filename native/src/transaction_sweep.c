@@ -13,26 +13,10 @@ static int lock(tl_store *store, tl_error *err) {
 
 /* --- sweeping --- */
 
-typedef struct pulse {
-    tl_owner alive[TL_PROCESSES];
-} pulse;
-
-static bool is_alive(tl_store *store, pulse *known, tl_owner owner) {
-    uint32_t slot = tl_owner_slot(owner);
-    if (owner == 0 || slot >= TL_PROCESSES)
-        return false;
-    if (known->alive[slot] == owner)
-        return true;
-    if (!tl_store_owner_alive(store, owner))
-        return false;
-    known->alive[slot] = owner;
-    return true;
-}
-
 enum sweeping { SWEEP_DUE, SWEEP_OURS, SWEEP_ALL };
 
 /* Whether somebody else has to decide or to finish it. */
-static bool is_due(tl_store *store, pulse *known, const tl_txn_record *record, int64_t now_ns, enum sweeping which) {
+static bool is_due(tl_store *store, tl_pulse *known, const tl_txn_record *record, int64_t now_ns, enum sweeping which) {
     uint32_t state = tl_txn_state(record);
     tl_owner owner = __atomic_load_n(&record->owner, __ATOMIC_RELAXED);
     if (state != TL_TXN_OPEN && state != TL_TXN_COMMITTING && state != TL_TXN_ABORTING)
@@ -42,24 +26,19 @@ static bool is_due(tl_store *store, pulse *known, const tl_txn_record *record, i
     if (which == SWEEP_OURS)
         return false;
     if (state == TL_TXN_OPEN)
-        return now_ns >= __atomic_load_n(&record->deadline_ns, __ATOMIC_RELAXED) || !is_alive(store, known, owner);
-    return now_ns - __atomic_load_n(&record->decided_ns, __ATOMIC_RELAXED) > LEFT_ALONE_NS || !is_alive(store, known, owner);
-}
-
-static bool lock_is_orphaned(tl_store *store) {
-    tl_owner holder = __atomic_load_n(&store->header->transactions_lock, __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS;
-    return holder != 0 && holder != store->me && !tl_store_owner_alive(store, holder);
+        return now_ns >= __atomic_load_n(&record->deadline_ns, __ATOMIC_RELAXED) || !tl_pulse_is_alive(store, known, owner);
+    return now_ns - __atomic_load_n(&record->decided_ns, __ATOMIC_RELAXED) > LEFT_ALONE_NS || !tl_pulse_is_alive(store, known, owner);
 }
 
 static bool anything_due(tl_store *store, enum sweeping which) {
-    pulse known = {{0}};
+    tl_pulse known = {{0}};
     int64_t now_ns = tl_os->monotonic_ns();
     for (uint32_t i = 0; i < tl_txn_used(store); i++) {
         const tl_txn_record *record = tl_txn_at(store, i);
         if (record != NULL && is_due(store, &known, record, now_ns, which))
             return true;
     }
-    return lock_is_orphaned(store);
+    return tl_store_lock_is_orphaned(store, &store->header->transactions_lock);
 }
 
 typedef struct due {
@@ -68,7 +47,7 @@ typedef struct due {
 } due;
 
 static int sweep(tl_store *store, enum sweeping which, tl_error *err) {
-    pulse known = {{0}};
+    tl_pulse known = {{0}};
     int kept = TL_OK, status = tl_txn_map(store, false, err);
     if (status < 0)
         return status;

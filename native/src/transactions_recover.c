@@ -9,6 +9,7 @@
 #include "producers.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 /* --- the same boot --- */
 
@@ -172,9 +173,9 @@ static int recover_partition(tl_store *store, uint32_t slot, uint64_t recovery_p
     return status;
 }
 
-/* Whether a committed transaction has a part in a partition that was given up: it must not be forgotten then, or that part
- * would be aborted when the partition can be recovered. */
-static bool awaits_partition(tl_store *store, const decisions *d) {
+/* The slot of a partition that was given up and that a committed transaction has a part in; UINT32_MAX: there is none. The
+ * decision must not be forgotten then, or that part would be aborted when the partition can be recovered. */
+static uint32_t awaited_partition(tl_store *store, const decisions *d) {
     for (uint32_t i = 0; i < d->count; i++) {
         if (!is_commit(d, &d->records[i]))
             continue;
@@ -183,9 +184,21 @@ static bool awaits_partition(tl_store *store, const decisions *d) {
             for (uint32_t slot = 0; unit->kind == TL_TXN_PARTITION && slot < store->header->partitions; slot++)
                 if (tl_shared_cold(store->shared, slot)->id == unit->id &&
                     (tl_shared_hot(store->shared, slot)->failed & TL_UNRECOVERED) != 0)
-                    return true;
+                    return slot;
     }
-    return false;
+    return UINT32_MAX;
+}
+
+/* Whoever can make the partition readable again only has to open the store; the other way out costs that part. */
+static int refuse_without(tl_store *store, uint32_t slot, tl_error *err) {
+    (void)tl_fail(err, TL_EIO, "a committed transaction has a part in a partition that cannot be recovered now, so the store stays "
+                  "closed", tl_shared_cold(store->shared, slot)->directory, -1);
+    if (err != NULL) {
+        err->sys_errno = (int)(tl_shared_hot(store->shared, slot)->failed & ~TL_UNRECOVERED);
+        snprintf(err->detail, sizeof err->detail, "to go on without it, rename " TL_TXN_FILE ": that part is aborted then, and what "
+                 "the transaction had read comes again");
+    }
+    return TL_EIO;
 }
 
 /* --- offsets --- */
@@ -276,9 +289,9 @@ int tl_transactions_recover(tl_store *store, bool clean, tl_recovery *recovery, 
         if (!clean && hot->id != 0 && (hot->id & 1) == 0 && (hot->failed & TL_UNRECOVERED) == 0 && recovery_point != UINT64_MAX)
             status = recover_partition(store, slot, recovery_point, &d, recovery, err);
     }
-    if (status == TL_OK && awaits_partition(store, &d))
-        status = tl_fail(err, TL_EFAILED, "a committed transaction has a part in a partition that cannot be recovered now: open the "
-                         "store again, or move transactions/records away, which aborts it", "", -1);
+    uint32_t awaited = status == TL_OK ? awaited_partition(store, &d) : UINT32_MAX;
+    if (awaited != UINT32_MAX)
+        status = refuse_without(store, awaited, err);
     if (status == TL_OK)
         status = apply_offsets(store, &d, err);
     TL_POINT("txn.recovered");

@@ -48,10 +48,13 @@ PROCESSES = Program("processes/survivors.c", ("processes/reader.c", "processes/s
 MEMBERS = Program("processes/membership.c")
 PRODUCER_TABLE = Program("native/test_producer_table.c")
 PRODUCERS = Program("native/test_producers.c")
+PRODUCER_NAMES = Program("native/test_producer_names.c")
 TRANSACTIONS = Program("native/test_transactions.c")
 TRANSACTIONS_RECOVERY = Program("native/test_transactions_recovery.c")
 
 IDS = Program("native/test_ids.c")
+IDS_WINDOW = Program("native/test_ids_window.c")
+IDS_DEATHS = Program("native/test_ids_deaths.c")
 IDS_TRANSACTIONS = Program("native/test_ids_transactions.c")
 
 FAULTS = Program("faults/fault_io.c")
@@ -92,11 +95,14 @@ BUGS = [
     Bug("OVERDUE_NEVER_EXPELLED", MEMBERS, ROUNDS, "members"),
     Bug("HOLDER_OF_ANY_EPOCH", MEMBERS, ROUNDS, "members"),
     Bug("REMOVED_WITHOUT_A_TURN", MEMBERS, ROUNDS, "members"),
-    Bug("ID_NOTED_BEFORE_TAIL", IDS, (), "native"),
-    Bug("ID_WINDOW_FORGETS", IDS, (), "native"),
+    Bug("ID_NOTED_BEFORE_TAIL", IDS_DEATHS, (), "native"),
+    Bug("ID_WINDOW_FORGETS", IDS_WINDOW, (), "native"),
+    Bug("ID_FILTER_FORGETS", IDS_WINDOW, (), "native"),
+    Bug("ID_SEALED_FIRST", IDS_DEATHS, (), "native"),
+    Bug("ID_NOT_UNDONE", IDS_DEATHS, (), "native"),
     Bug("IDS_NOT_REBUILT", IDS, (), "native"),
     Bug("ID_AGE_IGNORED", IDS, (), "native"),
-    Bug("IDS_COMPLETE_FIRST", IDS, (), "native"),
+    Bug("IDS_COMPLETE_FIRST", IDS_DEATHS, (), "native"),
     Bug("ID_DECIDED_TAKEN_FOR_OPEN", IDS_TRANSACTIONS, (), "native"),
     Bug("ID_ABORTED_TAKEN", IDS_TRANSACTIONS, (), "native"),
     Bug("OFFSET_REUSED_AFTER_CUT", POWER, STATES, "power"),
@@ -108,9 +114,9 @@ BUGS = [
     Bug("SEQUENCE_NOT_CHECKED", PRODUCER_TABLE, (), "producers"),
     Bug("EPOCH_NOT_CHECKED", PRODUCER_TABLE, (), "producers"),
     Bug("WINDOW_OF_ONE", PRODUCER_TABLE, (), "producers"),
-    Bug("NAME_NOT_FENCED", PRODUCERS, (), "producers"),
+    Bug("NAME_NOT_FENCED", PRODUCER_NAMES, (), "producers"),
     Bug("PRODUCERS_NOT_MARKED", PRODUCERS, (), "producers"),
-    Bug("EPOCH_NOT_SYNCED", PRODUCERS, (), "producers"),
+    Bug("EPOCH_NOT_SYNCED", PRODUCER_NAMES, (), "producers"),
     Bug("MARKER_BEFORE_RECORD_SYNC", TRANSACTIONS, (), "transactions"),
     Bug("LSO_AFTER_TAIL", TRANSACTIONS, (), "transactions"),
     Bug("LATE_MARKER_HITS_NEXT", TRANSACTIONS, (), "transactions"),

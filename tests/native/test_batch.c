@@ -172,8 +172,16 @@ static void check_round_trip(size_t count, uint32_t largest) {
     CHECK(tl_batch_measure(m, count, bytes, &part) == count && part == bytes);
     CHECK(count == 1 || (tl_batch_measure(m, count, bytes - 1, &part) == count - 1));
 
+    uint8_t *one = malloc(slow_encode(want, base_offset, &tl_batch_plain, m, 1));
+    CHECK(one != NULL);
+    bytes = slow_encode(want, base_offset, &tl_batch_plain, m, 1);
+    CHECK(tl_batch_encode_headed(one, base_offset, m) == bytes && one[16] == 0);
+    tl_batch_seal(one);
+    CHECK(memcmp(one, want, bytes) == 0);
+    free(one);
+
     m[0].headers = NULL;
-    uint8_t *one = malloc(tl_batch_size_one(m));
+    one = malloc(tl_batch_size_one(m));
     CHECK(one != NULL);
     bytes = slow_encode(want, base_offset, &tl_batch_plain, m, 1);
     CHECK(tl_batch_size_one(m) == bytes && tl_batch_encode_one(one, base_offset, m) == bytes);

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests import builds
 HERE = Path(__file__).parent
 TESTS = sorted(HERE.glob("test_*.c"))
 STRESSES = sorted(HERE.glob("stress_*.c"))
+OF_IDS = sorted(set(HERE.glob("test_ids*.c")) - {HERE / "test_ids_plain.c"})  # that one has both in itself
 DEFAULT_TIMEOUT_SECONDS = 120.0
 
 
@@ -64,10 +66,10 @@ def run(program: Path, source: Path, directory: Path) -> None:
     print(output, end="")
 
 
-def built(source: Path, variant: builds.Variant) -> Path:
+def built(source: Path, variant: builds.Variant, **options: Any) -> Path:
     """The program, or a failed test with the compiler's words."""
     try:
-        return builds.program(source, variant)
+        return builds.program(source, variant, **options)
     except builds.BuildFailed as error:
         pytest.fail(str(error), pytrace=False)
 
@@ -97,5 +99,13 @@ def test_program(source: Path, tmp_path: Path) -> None:
     run(built(source, builds.TSAN if source in STRESSES else builds.ASAN), source, tmp_path)
 
 
+@pytest.mark.parametrize("source", [mark(path) for path in OF_IDS])
+def test_ids_without_vectors(source: Path, tmp_path: Path) -> None:
+    """As on a processor without SSE2: the window of ids is compiled so, and stands before the one in the archive."""
+    window = builds.NATIVE / "src" / "ids.c"
+    run(built(source, builds.ASAN, extra=[window], flags=["-U__SSE2__"]), source, tmp_path)
+
+
 def test_programs_are_found() -> None:
     assert len(TESTS) > 0, "there is no tests/native/test_*.c: the glob or the layout is wrong"
+    assert len(OF_IDS) > 1

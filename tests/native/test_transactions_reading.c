@@ -86,7 +86,7 @@ static void compare(tl_partition *partition, const model *m, bool thoroughly) {
         CHECK(is_visible ? status == TL_OK && kit_is(&chunk, chunk.records, at->number) : status == TL_ERANGE);
         /* From here on, how many are visible, and which is the first at or past its time? */
         int64_t messages = 0, wanted_messages = 0, found = 0, time_ms = 1000 + (int64_t)at->number, first = -1;
-        MUST(tl_partition_count(partition, at->offset, &messages, &kit_error));
+        MUST(tl_partition_count(partition, at->offset, 0, &messages, &kit_error));
         MUST(tl_partition_find(partition, &time_ms, 1, &found, NULL, NULL, &kit_error));
         for (size_t w = 0; w < count; w++) {
             wanted_messages += wanted[w]->offset >= at->offset;

@@ -108,11 +108,11 @@ const scenario scenario_window = {
 
 /* --- the window has no room for the next id --- */
 
-enum { CROWD = 2 * TL_IDS_WAYS };
+enum { FIT = 2 * TL_IDS_WAYS, CROWD = FIT + 1, OTHERS = TL_IDS_UNSETTLED - 1 };
 
 typedef struct crowd { /* in the world */
-    char ids[CROWD][16];
-    single sent[CROWD];
+    char ids[CROWD + OTHERS][16];
+    single sent[CROWD + OTHERS];
     uint32_t count;
 } crowd;
 
@@ -122,24 +122,34 @@ static crowd *around_x;
  * ids that have that half in common fill them. */
 static bool is_neighbour(tl_ids_window *window, const tl_ids_rule *rule, const tl_message_id *id,
                          const tl_message_id *x) {
-    uint32_t slot = 0;
     int64_t offset = 0;
     memset(window->map, 0, tl_ids_bytes(window->buckets));
-    for (uint64_t i = 1; i <= CROWD; i++) {
+    for (uint64_t i = 1; i <= FIT; i++) {
         const tl_message_id same = {{i, id->hash[1]}};
         (void)tl_ids_note(window, &same, (int64_t)i, rule->now_ms, rule);
     }
-    return tl_ids_place(window, x, rule, &slot, &offset) == TL_EFULL;
+    (void)tl_ids_note(window, x, FIT + 1, rule->now_ms, rule);
+    tl_message_id other = {{1, ~id->hash[1]}};
+    for (; other.hash[0] <= OTHERS; other.hash[0]++)
+        (void)tl_ids_note(window, &other, (int64_t)(FIT + 1 + other.hash[0]), rule->now_ms, rule);
+    return tl_ids_place(window, &other, rule, &offset) == TL_EFULL;
 }
 
-/* Ids that belong into the same two places of the window as "x", until those are full. */
+static void send_to_crowd(void) {
+    single *of = &around_x->sent[around_x->count];
+    of->offset = -1;
+    send(ACTORS_WITNESS, of, around_x->ids[around_x->count++]);
+}
+
+/* Ids that belong into the same two places of the window as "x", one more than fit, and so many others that this one has
+ * to get its place before the next id. */
 static void prepare_growth(void) {
     prepare_ids();
     around_x = tl_calloc(1, sizeof *around_x);
     actors_be(ACTORS_WITNESS);
     tl_partition *partition = the_stage->partitions[ACTORS_WITNESS][0];
     uint64_t key = tl_ids_key(partition);
-    uint32_t file = partition->ids->file, slot = 0;
+    uint32_t file = partition->ids->file;
     int64_t offset = 0;
     tl_ids_window window = {.buckets = partition->ids->window.buckets};
     tl_message_id x;
@@ -153,13 +163,15 @@ static void prepare_growth(void) {
         tl_message_id other;
         snprintf(text, sizeof around_x->ids[0], "%u", i);
         tl_ids_hash(key, text, strlen(text), &other);
-        if (!is_neighbour(&window, &rule, &other, &x))
-            continue;
-        around_x->sent[around_x->count].offset = -1;
-        send(ACTORS_WITNESS, &around_x->sent[around_x->count++], text);
+        if (is_neighbour(&window, &rule, &other, &x))
+            send_to_crowd();
     }
     free(window.map);
-    if (partition->ids->file != file || tl_ids_place(&partition->ids->window, &x, &rule, &slot, &offset) != TL_EFULL)
+    for (uint32_t i = 0; i < OTHERS; i++) {
+        snprintf(around_x->ids[around_x->count], sizeof around_x->ids[0], "other %u", i);
+        send_to_crowd();
+    }
+    if (partition->ids->file != file || tl_ids_place(&partition->ids->window, &x, &rule, &offset) != TL_EFULL)
         actors_fail("the window is not full");
     actors_be(-1);
 }

@@ -91,6 +91,7 @@ BUGS = {
     "ID_NOTED_BEFORE_TAIL": ("ids", "(is not in the log|stands elsewhere)"),
     "IDS_COMPLETE_FIRST": ("ids", "one message"),
     "ID_WINDOW_FORGETS": ("growth", "one message"),
+    "ID_NOT_UNDONE": ("ids", "stands something"),
     "IDS_NOT_REBUILT": ("window", "."),
     "COMMIT_FORGETS_A_PARTITION": ("commit", "a reader does not see it"),
     "ABORT_NOT_INDEXED": ("two", "its message is visible"),

@@ -69,8 +69,10 @@ size_t tl_batch_encode_rows(uint8_t *out, int64_t base_offset, const tl_batch_sp
 /* One message without headers, the path of `send`: the same bytes as tl_batch_encode with count 1. */
 size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *message);
 size_t tl_batch_size_one(const tl_message *message);
-/* The same of one message with headers. */
+/* The same of one message with headers, but for the magic, which stays 0: nobody takes this for a batch before
+ * tl_batch_seal. So it can be written before it is known whether the message is to be sent. */
 size_t tl_batch_encode_headed(uint8_t *out, int64_t base_offset, const tl_message *message);
+TL_INLINE void tl_batch_seal(uint8_t *out) { out[16] = 2; }
 
 /* The records of a batch without its header, to be compressed elsewhere; then the header over the compressed bytes,
  * which must already stand at out + TL_BATCH_HEADER_BYTES. Both return bytes written in total. */

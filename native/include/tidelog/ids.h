@@ -14,9 +14,10 @@
 
 #define TL_IDS_FILE "ids"
 #define TL_IDS_HEADER_BYTES 4096u
-#define TL_IDS_BUCKET_BYTES 160u /* with the four entries that go with it */
+#define TL_IDS_BUCKET_BYTES 176u /* with the four entries and the words of the filter that go with it */
 #define TL_IDS_WAYS 8u
 #define TL_IDS_PAGE_BUCKETS 64u
+#define TL_IDS_UNSETTLED 8u /* so many ids at most are not in their buckets: a bucket is here before eight more are sent */
 #define TL_IDS_BUCKETS_FIRST 64u
 #define TL_IDS_BUCKETS_MOST (1u << 22)
 #define TL_IDS_DEFAULT_COUNT 100000u
@@ -25,7 +26,8 @@
 #define TL_IDS_AGE_MOST_MS 2592000000ll /* 30 days: with it, ages fit 32 bits for three weeks before they are counted anew */
 #define TL_IDS_IN_TRANSACTION ((int64_t)1 << 62) /* beside the offset of a message that a transaction may have taken back */
 
-/* A keyed hash of an id; two ids of one partition share it with probability 2^-128. hash[0] 0: no id. */
+/* A keyed hash of an id; two ids of one partition are taken for one with probability 2^-96, since the window
+ * keeps 96 bits of it. hash[0] 0: no id. */
 typedef struct tl_message_id {
     uint64_t hash[2];
 } tl_message_id;
@@ -51,7 +53,7 @@ typedef struct tl_ids_rule {
 TL_INLINE size_t tl_ids_bytes(uint32_t buckets) { return TL_IDS_HEADER_BYTES + (size_t)buckets * TL_IDS_BUCKET_BYTES; }
 /* The number that the next id gets: ids are counted, so that the last `count` are known. */
 uint32_t tl_ids_next(const tl_ids_window *window);
-/* So that what the next two calls read is on its way. */
+/* So that what the answer of the next two calls depends on is on its way. */
 void tl_ids_prefetch(const tl_ids_window *window, const tl_message_id *id);
 /* Whether `id` is a duplicate by the rule, after `pending` more ids than the window holds; *offset as it was noted. */
 bool tl_ids_find(const tl_ids_window *window, const tl_message_id *id, const tl_ids_rule *rule, uint32_t pending,
@@ -60,10 +62,10 @@ bool tl_ids_find(const tl_ids_window *window, const tl_message_id *id, const tl_
  * there is no room but that of an id that counts; the window must grow (tl_ids_copy). Never half: a death in the middle leaves
  * a free slot. */
 int tl_ids_note(tl_ids_window *window, const tl_message_id *id, int64_t offset, uint32_t time_ms, const tl_ids_rule *rule);
-/* Both at once, for one message. 1: a duplicate of the message at *offset. 0: it is not, and *slot is where it goes: until
- * the window is changed otherwise, tl_ids_fill notes it there and cannot fail. TL_EFULL as above. */
-int tl_ids_place(const tl_ids_window *window, const tl_message_id *id, const tl_ids_rule *rule, uint32_t *slot, int64_t *offset);
-void tl_ids_fill(tl_ids_window *window, const tl_message_id *id, uint32_t slot, int64_t offset, uint32_t time_ms);
+/* Both at once, for one message. 1: a duplicate of the message at *offset. 0: it is not, and there is room: until the window
+ * is changed otherwise, tl_ids_fill notes it and cannot fail. TL_EFULL as above. */
+int tl_ids_place(tl_ids_window *window, const tl_message_id *id, const tl_ids_rule *rule, int64_t *offset);
+void tl_ids_fill(tl_ids_window *window, const tl_message_id *id, int64_t offset, uint32_t time_ms);
 /* Copies the ids that are not over into an empty window; numbers begin at 0 again, times are shifted by `shift_ms` (what
  * lies before it is over). TL_EFULL: `to` is too small. */
 int tl_ids_copy(const tl_ids_window *from, tl_ids_window *to, const tl_ids_rule *rule, uint32_t shift_ms);

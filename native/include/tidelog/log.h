@@ -158,8 +158,9 @@ int tl_partition_read_at(tl_partition *partition, const int64_t *offsets, size_t
 int tl_partition_find(tl_partition *partition, const int64_t *timestamps_ms, size_t count, int64_t *offsets,
                       tl_unpack unpack, void *context, tl_error *err);
 
-/* Messages from an offset to the log end; gaps, empty batches and control batches are none. */
-int tl_partition_count(tl_partition *partition, int64_t from, int64_t *messages, tl_error *err);
+/* Messages from an offset to where a reader with these flags stops, of those that it would see; gaps, empty batches and
+ * control batches are none. */
+int tl_partition_count(tl_partition *partition, int64_t from, unsigned flags, int64_t *messages, tl_error *err);
 
 /* Deletes whole segments below `before` and moves the log start to it. */
 int tl_partition_trim(tl_partition *partition, int64_t before, tl_error *err);

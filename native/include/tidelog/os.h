@@ -110,6 +110,7 @@ enum tl_bug {
                                                     X(LATE_MARKER_HITS_NEXT) X(OFFSETS_WITHOUT_LEASE_CHECK) \
                                                         X(ABORT_NOT_INDEXED) X(TAKER_DOES_NOT_FINISH) \
                                                             X(ID_NOTED_BEFORE_TAIL) X(ID_WINDOW_FORGETS) \
+                                                            X(ID_FILTER_FORGETS) X(ID_SEALED_FIRST) X(ID_NOT_UNDONE) \
                                                             X(IDS_NOT_REBUILT) X(ID_AGE_IGNORED) X(IDS_COMPLETE_FIRST) \
                                                             X(ID_DECIDED_TAKEN_FOR_OPEN) X(ID_ABORTED_TAKEN) \
                                                             X(COMMIT_FORGETS_A_PARTITION) X(LSO_NOT_REPAIRED)
@@ -126,14 +127,17 @@ void tl_point_hit(const char *name);      /* a literal: the pointer is kept */
 uint64_t tl_point_hits(const char *name); /* by this process so far; a forked child starts at 0 */
 extern void (*tl_point_hook)(const char *name);
 extern void (*tl_yield_hook)(void);
+extern void (*tl_between_hook)(void); /* where somebody has one shared word and not yet the next one that belongs to it */
 extern int tl_bug; /* an enum tl_bug; from TL_BUG=<name> in the environment, or set by a test */
 const char *tl_bug_name(int bug);
 #define TL_POINT(name) tl_point_hit(name)
 #define TL_YIELD() (tl_yield_hook ? tl_yield_hook() : (void)0)
+#define TL_BETWEEN() (tl_between_hook ? tl_between_hook() : (void)0)
 #define TL_BUG(name) (TL_UNLIKELY(tl_bug == TL_BUG_##name))
 #else
 #define TL_POINT(name) ((void)0)
 #define TL_YIELD() ((void)0)
+#define TL_BETWEEN() ((void)0)
 #define TL_BUG(name) 0
 #endif
 
