@@ -2,18 +2,22 @@
 
 valgrind's callgrind counts, no clock is involved, so the numbers repeat on a busy machine. Counted per operation, the
 Python loop around it included: `send` (1,000 single ones), `send_id` (the same, each with an id that was not sent
-before, which is made in the loop), `producer_send` and `named_send` (`send` through a producer, without and with a
+before), `producer_send` and `named_send` (`send` through a producer, without and with a
 name), `send_many` (a message, in batches of 1,000), `values` (a message of
 `receive_many(...).values`), `commit`, `lookup` (an offset out of 10,000, in an index of 10,000 entries).
+Read-committed beside read-uncommitted, where no transaction is open, by 500 messages: `committed_values` and
+`uncommitted_values` (of batches of 1,000), `..._lone` (of messages that were sent one by one), `..._settled` (of
+transactions of 500 that were committed), `..._messages` (each message as an object, and its value).
 Each is done twice before counting begins. Nothing flushes meanwhile (flush_interval of an hour). valgrind's CPU has no
 AVX-512, so the checksum and the lookup take the next best way.
 
     python -m benchmarks.instructions             compares with benchmarks/results/instructions.json
     python -m benchmarks.instructions --update    writes that file
 
-Exit codes: 0 within 3 % of the file, 1 not, 3 not run.
+Exit codes: 0 within 3 % of the file and within the limits, 1 not, 3 not run.
 
-Counts of another compiler or Python are another toolchain's: they are not compared, and the answer says so.
+Counts of another compiler or Python are another toolchain's: they are not compared, and the answer says so. Limits
+(LIMITS) are between two counts of one run, and hold for every toolchain.
 """
 
 from __future__ import annotations
@@ -29,7 +33,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from itertools import count as count_up
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +41,21 @@ from benchmarks.baselines import compiled
 from benchmarks.harness import ROOT, VALUE_BYTES, Context, Figure
 from benchmarks.lookup import some_index
 from tidelog import _native, native
+from tidelog.consumer import ISOLATIONS
 
 COMMITTED = ROOT / "benchmarks" / "results" / "instructions.json"
 TOLERANCE = 0.03
 COUNT = 1000
 ROUNDS = 10
+READ = ROUNDS * COUNT // 2
+PASSES = 3  # what is not counted is done twice
+LIMITS = {
+    # What is no more than so many times what.
+    "committed_values": ("uncommitted_values", 1.02),
+    "committed_lone": ("uncommitted_lone", 1.02),
+    "committed_settled": ("uncommitted_settled", 1.02),
+    "committed_messages": ("uncommitted_messages", 1.02),
+}
 _START, _ZERO, _DUMP, _STOP = range(4)
 
 
@@ -70,12 +83,12 @@ def work(folder: Path) -> None:
             for value in values:
                 send(value)
 
-        turns, send_named = count_up(), log.queue("ids", partitions=1).send
+        send_named = log.queue("ids", partitions=1).send
+        ids = iter([[f"order-{turn * COUNT + number:06}" for number in range(COUNT)] for turn in range(PASSES)])
 
         def send_ids() -> None:
-            first = COUNT * next(turns)
-            for number, value in enumerate(values, first):
-                send_named(value, id=f"order-{number:06}")
+            for value, name in zip(values, next(ids), strict=True):
+                send_named(value, id=name)
 
         def send_through(producer: tidelog.Producer) -> None:
             for value in values:
@@ -97,6 +110,22 @@ def work(folder: Path) -> None:
         def look_up() -> None:
             native.lookup(index, queries)
 
+        batches, lone, settled = (log.topic(name, partitions=1) for name in ("batches", "lone", "settled"))
+        for _ in range(ROUNDS):
+            with log.transaction(named, level="written") as transaction:
+                transaction.send_many(settled, values[:500])
+        for _ in range(ROUNDS // 2):
+            batches.send_many(values)
+            for value in values:
+                lone.send(value)
+
+        def read(reader: Any, objects: bool) -> None:
+            reader.seek("earliest")
+            left = READ
+            while left > 0:
+                found = reader.receive_many(500)
+                left -= len([message.value for message in found]) if objects else len(found.values)
+
         marks = compiled()
         operations: dict[str, Callable[[], None]] = {
             "send": send_each,
@@ -108,9 +137,22 @@ def work(folder: Path) -> None:
             "commit": commit_each,
             "lookup": look_up,
         }
+        readers: list[Any] = []
+        read_from: list[tuple[str, Any]] = [
+            ("values", batches),
+            ("lone", lone),
+            ("settled", settled),
+            ("messages", batches),
+        ]
+        for name, channel in read_from:
+            for isolation in ISOLATIONS:
+                reader = channel.consumer(group=f"{isolation}-{name}", delivery="manual", isolation=isolation)
+                readers.append(reader)
+                operations[f"{isolation.removeprefix('read-')}_{name}"] = partial(read, reader, name == "messages")
         for name, operation in operations.items():
             _count(marks, name, operation)
-        consumer.close()
+        for reader in (consumer, *readers):
+            reader.close()
 
 
 def _count(marks: Any, name: str, operation: Callable[[], None]) -> None:
@@ -133,6 +175,14 @@ OPERATIONS = {
     "values": ROUNDS * COUNT // 2,
     "commit": COUNT,
     "lookup": 10 * COUNT,
+    "committed_values": READ,
+    "uncommitted_values": READ,
+    "committed_lone": READ,
+    "uncommitted_lone": READ,
+    "committed_settled": READ,
+    "uncommitted_settled": READ,
+    "committed_messages": READ,
+    "uncommitted_messages": READ,
 }
 
 
@@ -196,6 +246,16 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], bool |
     return lines, fine
 
 
+def within_limits(new: dict[str, Any]) -> tuple[list[str], bool]:
+    """(a line for each of LIMITS, whether all hold)."""
+    lines, fine = [], True
+    for name, (other, limit) in LIMITS.items():
+        ratio = new["instructions"][name] / new["instructions"][other]
+        fine = fine and ratio <= limit
+        lines.append(f"{name}: {ratio:.4f} x {other}{'' if ratio <= limit else f'  more than {limit:g} x'}")
+    return lines, fine
+
+
 def run(ctx: Context) -> list[Figure]:
     """The counts as figures; none where valgrind is missing, and progress says so."""
     try:
@@ -222,7 +282,7 @@ def run(ctx: Context) -> list[Figure]:
 
 
 def main() -> int:
-    """The command; 0 within the tolerance or not comparable, 1 outside, 3 not run."""
+    """The command; 0 within the tolerance (or not comparable) and the limits, 1 outside, 3 not run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__.split("\n")[0])
     parser.add_argument("--update", action="store_true", help="write the counts instead of comparing them")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -235,14 +295,15 @@ def main() -> int:
     except NotRun as error:
         print(f"NOT RUN: {error}", file=sys.stderr)
         return 3
+    limits, held = within_limits(new)
     if given.update or not COMMITTED.exists():
         COMMITTED.parent.mkdir(parents=True, exist_ok=True)
         COMMITTED.write_text(json.dumps(new, indent=1) + "\n")
-        print(json.dumps(new["instructions"], indent=1))
-        return 0
+        print("\n".join([json.dumps(new["instructions"], indent=1), *limits]))
+        return 0 if held else 1
     lines, fine = compare(json.loads(COMMITTED.read_text()), new)
-    print("\n".join(lines))
-    return 1 if fine is False else 0
+    print("\n".join([*lines, *limits]))
+    return 1 if fine is False or not held else 0
 
 
 if __name__ == "__main__":

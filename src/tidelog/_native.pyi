@@ -88,6 +88,9 @@ class Message(Generic[_T_co]):
 def message_as(message: Message[Any], shared: Channelled, /) -> Message[Any]:
     """The same message, with the types of `shared`."""
 
+def message_again(message: Message[Any], failed: int, /) -> Message[Any]:
+    """The same message, as it is after `failed` attempts at handling it."""
+
 @disjoint_base
 class Batch(Sequence[Message[_T]], Generic[_T]):
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
@@ -241,8 +244,9 @@ class Partition:
     def bounds(self) -> tuple[int, int]:
         """(log start offset, log end offset)."""
     def stable_end(self) -> int: ...
-    def count_from(self, offset: int, /) -> int:
-        """How many messages stand from `offset` to the log end; gaps in the offsets are none."""
+    def count_from(self, offset: int, /, *, uncommitted: bool = False) -> int:
+        """How many messages stand from `offset` to the last stable offset, without those of aborted transactions;
+        `uncommitted`: to the log end, with them. Gaps in the offsets are none."""
     def tail(self) -> int: ...
     def sync(self, tail: int | None = None, timeout: float | None = None, /) -> None: ...
     def trim(self, before: int, /) -> None: ...
@@ -417,7 +421,7 @@ class Sender:
         values: Any,
         *,
         keys: Any = None,
-        headers: Sequence[Any] | None = None,
+        headers: Mapping[str, Any] | Sequence[Any] | None = None,
         ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,

@@ -82,7 +82,7 @@ class Channel(Sender, Asking[T], Generic[T]):
             values: Any,
             *,
             keys: Any = None,
-            headers: Sequence[Any] | None = None,
+            headers: Mapping[str, Any] | Sequence[Any] | None = None,
             ids: Iterable[str | None] | None = None,
             partition: int | None = None,
             timestamp: Any = None,
@@ -268,7 +268,10 @@ class Channel(Sender, Asking[T], Generic[T]):
 
         By reading every message, or with `live` at once: partitions by their log ends, keys by what senders have
         sampled since the machine started (one message in 64; each key's share with its error, see `HotKey.error`).
+        Raises ValueError for `hottest` below 0.
         """
+        if hottest < 0:
+            raise ValueError(f"hottest={hottest}: give how many keys to tell, 0 or more")
         from tidelog.skew import SkewCounter
         from tidelog.skew import live as live_skew
 

@@ -163,8 +163,9 @@ class Consumer(Share, Generic[T]):
 
     @property
     def lag(self) -> int:
-        """Messages from the positions to the ends of the log, all partitions of `assignment` together; 0: everything
-        was delivered."""
+        """Messages from the positions to the ends of what may be delivered now, all partitions of `assignment`
+        together; 0: everything was delivered. A read-committed consumer does not count messages of a transaction that
+        is open or was aborted; a read-uncommitted one does, since it is given those too."""
         return sum(self._count(index, self._position(index)) for index in self._held)
 
     def seek(
@@ -314,6 +315,19 @@ def check_group(group: object) -> None:
         raise TypeError("group=None is no name of a group: give one, or use tail() to read a topic without a group")
     if not isinstance(group, str) or not group:
         raise ValueError(f"group={group!r} is no name of a group: give a str that is not empty")
+
+
+def check_channels(channels: Sequence[Any], group: object) -> None:
+    """Raise TypeError or ValueError unless these are channels that may be read as `group`."""
+    check_group(group)
+    for channel in channels:
+        if not hasattr(channel, "opened"):
+            raise TypeError(f"{channel!r} is no channel: give one that log.queue() or log.topic() made")
+        if channel.kind == "queue" and group != channel.name:
+            raise ValueError(
+                f"{channel.name!r} is a queue, whose only group is {channel.name!r}, not {group!r}: use "
+                f"log.consumer(..., group={channel.name!r}), or a topic"
+            )
 
 
 def _mode(group: str | None, delivery: str) -> str:

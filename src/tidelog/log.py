@@ -27,7 +27,7 @@ from tidelog.config import (
     check_channel_options,
     parse_url,
 )
-from tidelog.consumer import Consumer, Delivery, Isolation, Strategy, check_group
+from tidelog.consumer import Consumer, Delivery, Isolation, Strategy, check_channels
 from tidelog.engine.base import Can, Committed, Engine
 from tidelog.engine.embedded import EmbeddedEngine
 from tidelog.errors import ChannelNotFound, NotSupported
@@ -341,15 +341,10 @@ class Log(Mapping[str, Channel[Any]]):
     ) -> Consumer[Any]:
         """One consumer of several channels (at most 64) as `group`; the options are those of `Queue.consumer`.
 
-        Raises ValueError for a queue under another group than its own: its messages go to one group only.
+        Raises ValueError for a queue under another group than its own (its messages go to one group only), TypeError
+        for what is no channel.
         """
-        check_group(group)
-        for channel in channels:
-            if channel.kind == "queue" and group != channel.name:
-                raise ValueError(
-                    f"{channel.name!r} is a queue, whose only group is {channel.name!r}, not {group!r}: use "
-                    f"log.consumer(..., group={channel.name!r}), or a topic"
-                )
+        check_channels(channels, group)
         return Consumer(
             self._engine,
             [channel.opened() for channel in channels],

@@ -41,6 +41,8 @@ class SkewWatch:
         """Call `listener` for keys with at least this share. Raises ValueError, TypeError."""
         if not callable(listener):
             raise TypeError(f"{listener!r} cannot be called: give a function of one argument, a SkewEvent")
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+            raise TypeError(f"threshold={threshold!r} is no share: give a number above 0 and at most 1")
         if not 0.0 < threshold <= 1.0:
             raise ValueError(f"threshold={threshold!r} is no share: give a number above 0 and at most 1")
         with self._lock:

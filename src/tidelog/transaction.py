@@ -113,8 +113,8 @@ class Transaction(NativeTransaction):
         values: Any,
         *,
         keys: Any = None,
-        headers: Sequence[Any] | None = None,
-        ids: Sequence[str] | None = None,
+        headers: Mapping[str, Any] | Sequence[Any] | None = None,
+        ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
     ) -> Receipt:

@@ -74,6 +74,12 @@ def test_what_cannot_be_read_is_said() -> None:
     for wrong in ("p", "p send q", "p send q/0 1 -> x", "p jump q/0", "p send q/0 1 2 -> 3", "c@g commit q"):
         with pytest.raises(ValueError, match="line 2 of the history"):
             History.parse(f"p send q/0 1 -> 0\n{wrong}")
+    with pytest.raises(ValueError, match="2 values, and 1 offsets"):
+        History.parse("p send q/0 1 2 -> 3")
+    with pytest.raises(ValueError, match="not what was done"):
+        History.parse("hello")
+    with pytest.raises(TypeError, match="str is no history"):
+        check("p send q/0 1 -> 0")  # type: ignore[arg-type]
 
 
 def test_options_out_of_range() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -55,6 +54,23 @@ def test_output_and_offset_come_together(app: App, look: tidelog.Log, is_async: 
     assert sorted(values(out)) == [2 * n for n in range(200)] + [2000]
     assert len(values(out, dirty=True)) == 201
     assert lag(look["work"]) == 0
+
+
+def test_a_message_says_which_attempt_it_is(app: App, look: tidelog.Log) -> None:
+    work = app.queue("work", int, partitions=1)
+    attempts: list[int] = []
+
+    @app.on(work, sends="out", delivery="exactly-once", retries=SOON)
+    def count(message: Message[int]) -> int:
+        attempts.append(message.attempt)
+        if message.attempt < 3:
+            raise ConnectionError("not yet")
+        return message.value
+
+    work.send(4)
+    with app:
+        until(lambda: values(look.queue("out", int)) == [4], app)
+    assert attempts == [1, 2, 3]
 
 
 def test_batches_lists_generators_and_nothing(app: App, look: tidelog.Log) -> None:
@@ -221,15 +237,6 @@ def test_a_stop_in_the_middle(app: App, look: tidelog.Log) -> None:
 
 
 # --- what cannot be had ---
-
-
-@pytest.mark.parametrize("concurrency", ["key", 4])
-def test_several_at_once_are_refused(concurrency: Any) -> None:
-    app = App("billing")
-    with pytest.raises(ValueError, match="one after the other"):
-
-        @app.on("work", delivery="exactly-once", concurrency=concurrency)
-        def handle(value: bytes) -> None: ...
 
 
 def test_wrong_words() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -244,3 +245,32 @@ def test_not_while_it_runs_and_not_twice() -> None:
         with app.test(), pytest.raises(RuntimeError, match="under test"), app.test():
             pass
         assert app.log is log
+
+
+def test_starting_under_test_is_refused() -> None:
+    shop = Shop()
+    with shop.app.test() as t:
+        with pytest.raises(RuntimeError, match="is under test"):
+            shop.app.start()
+        t.send(shop.orders, Order(1))
+        t.expect(shop.invoices, Invoice(1))
+
+
+def test_outside_of_the_test_nothing_reaches_the_real_log(tmp_path: Path) -> None:
+    app = App("shop", url=tmp_path / "shop.log")
+    orders = app.queue("orders", Order)
+    with app.test() as t:
+        t.send(orders, Order(1))
+    with pytest.raises(RuntimeError, match="not open"):
+        t.send(orders, Order(2))
+    assert not (tmp_path / "shop.log").exists()
+
+
+def test_expect_says_that_a_message_waits_for_its_next_attempt() -> None:
+    shop = Shop()
+    shop.fail = 1
+    with shop.app.test() as t:
+        t.send(shop.orders, Order(1))
+        with pytest.raises(AssertionError, match="waits for its next attempt, in .* s: give within="):
+            t.expect(shop.invoices, Invoice(1))
+        t.expect(shop.invoices, Invoice(1), within=20)

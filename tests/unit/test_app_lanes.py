@@ -208,7 +208,7 @@ def test_without_failures_the_order_is_that_of_the_log(keys: list[bytes | None])
         lanes.put(cast("Any", fake), fake)
     seen = []
     while (lane := lanes.take(0.0)) is not None:
-        seen.append(lane.subject)
+        seen.append(lane.call()[1])
         lanes.done(lane)
     by_key = {key: [fake for fake in seen if fake.key == key] for key in set(keys)}
     assert sorted(seen, key=lambda fake: fake.offset) == fakes

@@ -335,7 +335,7 @@ def test_a_topic_that_a_dead_letter_comes_back_to_is_skipped_by_the_groups_that_
         (row,) = redrive(log, log["prices.dead"], lambda message: True)
         assert row.status == "sent"
         prices.send(6)
-        until(lambda: sum(committed(prices).values()) == 0 or len(seen) == 4)
+        until(lambda: len(seen) >= 4)
     assert sorted(seen) == [("first", 5), ("first", 6), ("second", 5), ("second", 6)]
 
 

@@ -95,6 +95,28 @@ def test_used_up_attempts_end_in_the_dead_letter_channel(log: tidelog.Log, is_as
 
 
 @pytest.mark.parametrize(("is_async", "concurrency"), MODES)
+def test_a_message_says_which_attempt_it_is_and_its_value_is_fresh(
+    log: tidelog.Log, is_async: bool, concurrency: Any
+) -> None:
+    channel = log.queue("orders", Order, partitions=1)
+    seen: dict[str, list[tuple[int, int]]] = defaultdict(list)
+
+    def handle(message: Message[Order]) -> None:
+        seen[message.id].append((message.attempt, message.value.id))
+        message.value.id += 100  # what an attempt does to its value is not there for the next one
+        if len(seen[message.id]) <= len(message.id):
+            raise ConnectionError("not yet")
+
+    app = App("a", log=log)
+    register(app, is_async, handle, channel, concurrency=concurrency, retries=Retry(attempts=9, first=0.001))
+    channel.send(Order(7), id="x", key="k")
+    channel.send(Order(8), id="yyy", key="k", headers={"attempt": "10"})
+    with app:
+        until(lambda: committed(channel) == {0: 2}, app)
+    assert seen == {"x": [(1, 7), (2, 7)], "yyy": [(10, 8), (11, 8), (12, 8), (13, 8)]}
+
+
+@pytest.mark.parametrize(("is_async", "concurrency"), MODES)
 def test_without_a_dead_letter_channel_the_application_stops_and_nothing_is_lost(
     log: tidelog.Log, is_async: bool, concurrency: Any
 ) -> None:

@@ -238,6 +238,21 @@ def test_counts_are_compared(new: dict[str, Any], fine: bool | None) -> None:
     assert found is fine and lines
 
 
+@pytest.mark.parametrize(
+    ("by", "fine"),
+    [(1.0, True), (0.9, True), (1.019, True), (1.021, False)],
+    ids=["as many", "fewer", "some", "too many"],
+)
+@pytest.mark.parametrize("name", instructions.LIMITS)
+def test_limits_between_counts(name: str, by: float, fine: bool) -> None:
+    """Reading read-committed, where no transaction is open, takes at most two in a hundred more."""
+    values = dict.fromkeys(instructions.OPERATIONS, 500.0)
+    values[name] *= by
+    lines, found = instructions.within_limits(counts({"compiler": "another one"}, **values))
+    assert found is fine and len(lines) == len(instructions.LIMITS)
+    assert [line.startswith(name) for line in lines if "more than" in line] == ([] if fine else [True])
+
+
 def test_callgrind_files_are_parsed() -> None:
     header = "version: 1\ndesc: Trigger: {}\n\nevents: Ir\nsummary: {}\n\nfn=f\n1 5\ntotals: {}\n"
     texts = [

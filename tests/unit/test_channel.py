@@ -453,6 +453,9 @@ def test_skew_of_nothing(tide: Log) -> None:
     skew = tide.topic("events", partitions=2).skew()
     assert (skew.messages, skew.max_over_mean, skew.hottest) == (0, 0.0, ())
     assert [share.message_share for share in skew.partitions] == [0.0, 0.0]
+    for live in (False, True):
+        with pytest.raises(ValueError, match="hottest=-1"):
+            tide.topic("nothing").skew(-1, live=live)
 
 
 def test_tail_sees_only_what_comes(tide: Log) -> None:

@@ -142,6 +142,7 @@ def test_info_of_nothing(run: Commands, store: Path) -> None:
     assert run("info", store, "nope").code == 3
     run.good("create", store, "empty")
     assert "no messages" in run.good("info", store, "empty").out
+    assert run("info", store, "empty", "--keys", "0").code == 2
 
 
 def skew(counts: list[int], *hottest: tuple[bytes | None, int, int]) -> Skew:

@@ -127,6 +127,7 @@ def test_a_message_that_comes_back_again_and_again_is_refused(run: Commands, sto
     assert [(row["status"], row["redriven"]) for row in ran.json] == [("sent", 3), ("refused", 3)]
     assert [headers["redriven"] for _, _, headers in sent_back(store)[-1:]] == [b"3"]
     assert run("redrive", store, "orders.dead", "--all", "--limit", "3").code == 1
+    assert run("redrive", store, "orders.dead", "--all", "--limit", "-1").code == 2
     (row,) = run.good("redrive", store, "orders.dead", "--all", "--limit", "4", "--format", "json").json
     assert (row["offset"], row["redriven"]) == (1, 4)
     died(store, 2, key="c", error=ValueError("no"), redriven="99")

@@ -445,6 +445,8 @@ def test_a_queue_has_one_group(tide: Log) -> None:
         tide.consumer(orders, orders, group="orders")
     with pytest.raises(ValueError, match="at least one channel"):
         tide.consumer(group="orders")
+    with pytest.raises(TypeError, match="'orders' is no channel"):
+        tide.consumer("orders", group="orders")  # type: ignore[arg-type]
 
 
 def test_signals_get_through_while_waiting(tmp_path: Path) -> None:

@@ -82,12 +82,14 @@ def test_what_a_message_says_about_itself() -> None:
         orders.send(b"full", id="web-1", headers={"message-kind": "event", "attempt": "3", "correlation-id": "c"})
         orders.send(b"spring", headers={"kafka_replyTopic": b"answers"})
         orders.send(b"both", headers={"kafka_replyTopic": b"answers", "reply-to": "mine"})
-        plain, full, spring, both = received(orders)
+        orders.send(b"odd", headers={"message-kind": "poem"})
+        plain, full, spring, both, odd = received(orders)
     assert (plain.id, plain.kind, plain.attempt) == ("orders-0-0", "command", 1)
     assert (plain.correlation_id, plain.reply_to) == (None, None)
     assert len(plain.headers) == 0, "headers are written only where they are needed"
     assert (full.id, full.kind, full.attempt, full.correlation_id) == ("web-1", "event", 3, "c")
     assert (spring.reply_to, both.reply_to) == ("answers", "mine")
+    assert odd.kind == "command", "there are three kinds"
 
 
 @pytest.mark.parametrize(

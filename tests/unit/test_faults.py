@@ -208,6 +208,10 @@ def test_several_at_once_and_one_inside_another(tide: Log) -> None:
 def test_arguments_out_of_range() -> None:
     with pytest.raises(ValueError, match="append, receive"), faults.fail("open"):  # type: ignore[arg-type]
         pass
+    with pytest.raises(TypeError, match="give the class of an exception"), faults.fail("append", error=3):  # type: ignore[arg-type]
+        raise AssertionError
+    with pytest.raises(TypeError, match="int is no class of exceptions"), faults.fail("append", error=int):  # type: ignore[arg-type]
+        raise AssertionError
     with pytest.raises(ValueError, match="below 0"), faults.fail("append", after=-1):
         pass
     with pytest.raises(ValueError, match="below 0"), faults.delay("append", 1, times=-1):

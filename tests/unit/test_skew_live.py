@@ -379,6 +379,10 @@ def test_what_is_no_listener(tide: Log) -> None:
     for threshold in (0.0, -1.0, 1.1, float("nan")):
         with pytest.raises(ValueError, match="is no share"):
             tide.on_skew(print, threshold=threshold)
+    wrong: tuple[Any, ...] = ("0.5", True, None)
+    for none in wrong:
+        with pytest.raises(TypeError, match="is no share"):
+            tide.on_skew(print, threshold=none)
 
 
 # --- advice ---

@@ -9,7 +9,8 @@
 
 Floor 8: re-exports only. The same names as in `tidelog`, awaitable; messages, batches and errors are the same classes.
 No call has a thread of its own and nothing is polled: one thread waits for all consumers of a process, and an event
-loop is never blocked by a lock, a file or the disk.
+loop is never blocked by a lock, a file or the disk. So there is no `busy_poll`, and what takes a file or a lock without
+a coroutine of its own (`log.groups`) goes through `log.call`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from tidelog.channel import _KEEP, _Keep
 from tidelog.channel import Channel as SyncChannel
 from tidelog.codec import Codec
 from tidelog.config import Duration, Retention
-from tidelog.consumer import Delivery, Isolation, Strategy
+from tidelog.consumer import Delivery, Isolation, Strategy, check_group
 from tidelog.engine.base import Committed, Engine, Opened
 from tidelog.message import Batch, Message
 from tidelog.places import Start, Stop
@@ -159,7 +159,7 @@ class Channel(Asking[T], Generic[T]):
         *,
         keys: Any = None,
         headers: Sequence[Any] | None = None,
-        ids: Iterable[str] | None = None,
+        ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
     ) -> Receipt:
@@ -181,7 +181,7 @@ class Channel(Asking[T], Generic[T]):
 
     def tail(self, *, start: Start = "latest", isolation: Isolation = "read-committed") -> Consumer[T]:
         """An ephemeral subscription, without a group and without committed offsets: what is published from its first
-        use on (entering `async with`, or the first receive)."""
+        use on (entering `async with`, or the first receive). There is no `busy_poll`, as with `Queue.consumer`."""
         return self._consumer(group=None, start=start, isolation=isolation)
 
     def _consumer(self, **options: Any) -> Consumer[T]:
@@ -283,9 +283,10 @@ class Queue(Channel[T]):
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
     ) -> Consumer[T]:
-        """Receive from the queue; arguments are those of `tidelog.Queue.consumer`, but for `busy_poll`. Their errors
-        are raised at its first use: entering `async with`, or the first receive. `on_assign` and `on_revoke` may be
-        coroutine functions; they are called on the event loop, and may commit, seek, pause and resume."""
+        """Receive from the queue; arguments are those of `tidelog.Queue.consumer`, but there is no `busy_poll`: a spin
+        would stop the event loop, and on a thread it would save less than the loop takes to be told. What is wrong with
+        the others is raised at its first use: entering `async with`, or the first receive. `on_assign` and `on_revoke`
+        may be coroutine functions; they are called on the event loop, and may commit, seek, pause and resume."""
         return self._consumer(
             group=self.name,
             start=start,
@@ -319,7 +320,9 @@ class Topic(Channel[T]):
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
     ) -> Consumer[T]:
-        """Receive as `group`, which goes on where it had committed; the options are those of `Queue.consumer`."""
+        """Receive as `group`, which goes on where it had committed; the options are those of `Queue.consumer`. Raises
+        TypeError or ValueError for what is no name of a group."""
+        check_group(group)
         return self._consumer(
             group=group,
             start=start,

@@ -27,7 +27,7 @@ from tidelog.aio.worker import Worker
 from tidelog.channel import Channel as SyncChannel
 from tidelog.channel import Queue as SyncQueue
 from tidelog.config import Duration
-from tidelog.consumer import Delivery, Isolation, Strategy
+from tidelog.consumer import Delivery, Isolation, Strategy, check_channels
 from tidelog.engine.base import Can, Committed
 from tidelog.errors import ChannelNotFound, Corrupt, NotSupported
 from tidelog.group import Groups
@@ -225,16 +225,16 @@ class Log:
         on_assign: OnChange | None = None,
         on_revoke: OnChange | None = None,
     ) -> Consumer[Any]:
-        """One consumer of several channels as `group`; the options are those of `Queue.consumer`.
+        """One consumer of several channels (at most 64) as `group`; the options are those of `Queue.consumer`.
 
-        Raises ValueError for a queue under another group than its own: its messages go to one group only.
+        Raises ValueError for a queue under another group than its own, because its messages go to one group only, and
+        TypeError or ValueError for what is no name of a group.
         """
         for channel in channels:
-            if channel.kind == "queue" and group != channel.name:
-                raise ValueError(
-                    f"{channel.name!r} is a queue, whose only group is {channel.name!r}, not {group!r}: use "
-                    f"log.consumer(..., group={channel.name!r}), or a topic"
-                )
+            if not isinstance(channel, Channel):
+                raise TypeError(f"{channel!r} is no channel: give one of tidelog.aio.Log.queue() or topic()")
+        inner = [channel.sync_channel for channel in channels]
+        check_channels(inner, group)
         options = {
             "group": group,
             "start": start,
@@ -248,7 +248,7 @@ class Log:
             "on_assign": on_assign,
             "on_revoke": on_revoke,
         }
-        return Consumer(self._threads, self._engine, [channel.sync_channel for channel in channels], options)
+        return Consumer(self._threads, self._engine, inner, options)
 
     def transaction(
         self,

@@ -109,7 +109,7 @@ class Producer:
         *,
         keys: Any = None,
         headers: Sequence[Any] | None = None,
-        ids: Iterable[str] | None = None,
+        ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
     ) -> Receipt:

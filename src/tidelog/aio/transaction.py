@@ -100,7 +100,7 @@ class Transaction:
         *,
         keys: Any = None,
         headers: Sequence[Any] | None = None,
-        ids: Iterable[str] | None = None,
+        ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
     ) -> Receipt:
@@ -117,6 +117,11 @@ class Transaction:
     async def abort(self) -> None:
         """As `tidelog.Transaction.abort`."""
         await self._through(self._entered().abort)
+
+    async def close(self) -> None:
+        """As `tidelog.Transaction.close`: aborts it, unless it has ended or has not begun."""
+        if self._inner is not None:
+            await self._through(self._inner.close)
 
     async def __aenter__(self) -> Self:
         if self._inner is not None:

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tidelog.app.attempt import attempt, attempt_async
 from tidelog.app.event_loop import EventLoop
-from tidelog.app.exactly_once import ExactlyOnceLoop, Output
+from tidelog.app.exactly_once import ExactlyOnceLoop
 from tidelog.app.handler import Handler
 from tidelog.app.inline import InlineLoop
 from tidelog.app.outcome import Fatal, Outcome
+from tidelog.app.output import Output
 from tidelog.app.parallel import KEY_TASKS, KEY_THREADS, TaskLoop, ThreadLoop
 from tidelog.app.registry import Registry
 from tidelog.config import Duration, duration_ms
@@ -204,11 +205,13 @@ class App(Registry):
     def start(self) -> None:
         """Open the log and begin to handle messages, on threads of its own; returns when every handler receives.
 
-        Raises RuntimeError if it runs already, SchemaMismatch and whatever else the channels raise, and what a hook of
-        before_start or after_start raises; then nothing runs.
+        Raises RuntimeError if it runs already or is under test, SchemaMismatch and whatever else the channels raise,
+        and what a hook of before_start or after_start raises; then nothing runs.
         """
         if self._running:
             raise RuntimeError(f"the application {self.name} runs already: call stop() first")
+        if self._testing is not None:
+            raise RuntimeError(f"the application {self.name} is under test: leave `with app.test()` first")
         self.failure = None
         self._stopping = False
         try:
@@ -296,7 +299,7 @@ class App(Registry):
 
     def _loop(self, handler: Handler) -> Loop:
         if handler.delivery == "exactly-once":
-            return self._exactly_once(handler)
+            return self._exactly_once(handler, KEY_THREADS if handler.concurrency == "key" else handler.concurrency)
         outcome = Outcome(handler, self._channel, self._hooks)
         channel = self._channel(handler.channel)
         many = handler.concurrency
@@ -309,13 +312,15 @@ class App(Registry):
         name = f"{self.name}-{handler.name}"
         return ThreadLoop(handler, channel, outcome, attempt(handler, outcome, self._events), limit, name)
 
-    def _exactly_once(self, handler: Handler, now: Callable[[], float] = time.monotonic) -> ExactlyOnceLoop:
+    def _exactly_once(
+        self, handler: Handler, limit: int = 1, now: Callable[[], float] = time.monotonic
+    ) -> ExactlyOnceLoop:
         output = Output()
         outcome = Outcome(handler, self._channel, self._hooks, output.to)
         call = attempt(handler, outcome, self._events)
         return ExactlyOnceLoop(
             handler, self._channel(handler.channel), outcome, call, log=self.log, output=output, name=self.name,
-            level=self._level, now=now,
+            level=self._level, limit=limit, now=now,
         )  # fmt: skip
 
     def _run(self, loop: Loop) -> None:

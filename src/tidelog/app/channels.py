@@ -208,7 +208,7 @@ class AppChannel(Generic[T]):
             values: Any,
             *,
             keys: Any = None,
-            headers: Sequence[Any] | None = None,
+            headers: Mapping[str, Any] | Sequence[Any] | None = None,
             ids: Iterable[str | None] | None = None,
             partition: int | None = None,
             timestamp: Any = None,

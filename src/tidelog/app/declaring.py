@@ -149,13 +149,6 @@ def _check_options(
         raise ValueError(
             f"concurrency={concurrency!r} of {name}, which takes a Batch: batches are handled one after the other"
         )
-    if delivery == "exactly-once" and concurrency != 1:
-        raise ValueError(
-            f"concurrency={concurrency!r} of {name}, which is exactly-once: a transaction takes the messages of a "
-            f"partition in their order, so they are handled one after the other. For more at once give the channel "
-            f"more partitions and the application more workers, or use delivery='at-least-once', which recognises what "
-            f"it sent before by its id"
-        )
     if delivery not in DELIVERIES:
         raise ValueError(
             f"delivery={delivery!r} of {name}: use one of {', '.join(DELIVERIES)}; a handler that wants to commit by "

@@ -1,7 +1,7 @@
 """How does a handler's output become visible together with the commit of its input, and neither without the other?
 
-Floor 8: may import intake, lanes, handler, outcome, attempt, steps, log, transaction, errors, message. Thread rule:
-`step` and `run` belong to one thread at a time; `stop` may be called from any.
+Floor 8: may import ahead, output, intake, lanes, handler, outcome, attempt, steps, log, transaction, errors, message.
+Thread rule: `step` and `run` belong to one thread at a time; `stop` may be called from any.
 
 What was received is handled message by message, and what comes of it (what the function returned, dead letters, how far
 the group has come) is one transaction. It ends when the messages at hand are handled, or after CHUNK_SECONDS: many
@@ -11,6 +11,9 @@ Only what stands before everything unfinished can be committed. So a message tha
 its partition, and not only its key: the partition is paused there, and read again from that message on. A function that
 raises has sent nothing, and what was handled before it in the same transaction is committed. If sending what it
 returned fails half way, the transaction is aborted, and everything in it is handled again.
+
+Several messages at once (ahead.py) are several of one transaction: what they lead to is sent in their order, and behind
+one that fails nothing of its partition was sent. What ran ahead of it there is handled again.
 
 The producer has the name of the application and of this consumer's place in the table of members. No two members that
 live have the same place, and whoever comes to the place of a dead one opens its name, which ends what that one left.
@@ -27,17 +30,20 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tidelog._native import message_again
 from tidelog.app import steps
+from tidelog.app.ahead import Ahead, Handled
 from tidelog.app.attempt import Attempt
 from tidelog.app.handler import Handler
 from tidelog.app.intake import GAPS_SECONDS, IDLE_SECONDS, TROUBLE_SECONDS, Intake
 from tidelog.app.lanes import Lanes
 from tidelog.app.outcome import Fatal, Outcome
+from tidelog.app.output import Lost, Output
 from tidelog.consumer import Assigned
-from tidelog.errors import Closed, Error, Fenced
+from tidelog.errors import Error, Fenced
 from tidelog.message import Batch, Message
 from tidelog.producer import Producer
-from tidelog.transaction import Level, Transaction
+from tidelog.transaction import Level
 
 if TYPE_CHECKING:
     from tidelog.channel import Channel
@@ -56,52 +62,8 @@ TIMEOUT_SECONDS = 900.0
 """A function that is called in a transaction may take so long; then the transaction is aborted, and all comes again."""
 
 
-class _Lost(Exception):
-    """The transaction was lost while something was sent in it: no fault of the message."""
-
-    def __init__(self, error: Error) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class _Again(Exception):
     """The transaction holds half of what a message leads to, and must be aborted."""
-
-
-class Output:
-    """Where everything goes that a handler leads to: into the transaction that is open."""
-
-    def __init__(self) -> None:
-        self.transaction: Transaction | None = None
-        self.touched = False
-        """Something was sent, or may have been, since this was set to False."""
-
-    def to(self, channel: Channel[Any], raw: bool) -> _Into:
-        """What sends to `channel` in whatever transaction is open then. `raw`: bytes, whatever type it has."""
-        return _Into(self, channel, raw)
-
-
-class _Into:
-    def __init__(self, output: Output, channel: Channel[Any], raw: bool) -> None:
-        self._output, self._channel, self._raw = output, channel, raw
-
-    def send(self, value: Any, **options: Any) -> Any:
-        return self._call("send", value, options)
-
-    def send_many(self, values: Any, **options: Any) -> Any:
-        return self._call("send_many", values, options)
-
-    def _call(self, name: str, values: Any, options: dict[str, Any]) -> Any:
-        output = self._output
-        transaction = output.transaction
-        assert transaction is not None  # handlers are called in one
-        output.touched = True
-        try:
-            if self._raw:
-                return getattr(transaction._sender(self._channel.opened(), raw=True), name)(values, **options)
-            return getattr(transaction, name)(self._channel, values, **options)
-        except (Fenced, Closed) as error:
-            raise _Lost(error) from error
 
 
 @dataclass(slots=True)
@@ -129,10 +91,11 @@ class ExactlyOnceLoop:
         output: Output,
         name: str,
         level: Level,
+        limit: int = 1,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Joins the group. `output`: where `outcome` and `attempt` send to; `name`: of the application; `now`: the
-        clock of retries; one that is turned by hand is not waited for."""
+        """Joins the group. `output`: where `outcome` and `attempt` send to; `name`: of the application; `limit`: so
+        many messages at once; `now`: the clock of retries; one that is turned by hand is not waited for."""
         self.handler = handler
         self._outcome = outcome
         self._attempt = attempt
@@ -149,7 +112,9 @@ class ExactlyOnceLoop:
         # Before these offsets a batch has failed, and what is left of it is handled message by message.
         self._singly: dict[int, int] = {}
         self._batches = handler.takes == "batch"
-        self._count = handler.batch if self._batches else min(FIRST_COUNT, handler.batch)
+        self._ahead = Ahead(attempt, output, limit, f"{name}-{handler.name}") if limit > 1 else None
+        self._least = min(limit, handler.batch)
+        self._count = handler.batch if self._batches else min(max(FIRST_COUNT, limit), handler.batch)
         self._trouble = 0
         self._woken = threading.Event()
         self.stopping = False
@@ -166,6 +131,8 @@ class ExactlyOnceLoop:
         """Have `run` end when the handler returns from the message it has; what is finished is committed then."""
         self.stopping = True
         self._woken.set()
+        if self._ahead is not None:
+            self._ahead.halt()
         self._intake.rouse()
 
     def finish(self, deadline: float) -> bool:
@@ -175,6 +142,8 @@ class ExactlyOnceLoop:
     def close(self) -> None:
         """Leave the group. A transaction that is open in another thread is aborted."""
         self.stop(0.0)
+        if self._ahead is not None:
+            self._ahead.close()
         self._intake.close()
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -203,7 +172,7 @@ class ExactlyOnceLoop:
             self._handle(batch, begun)
         except _Again:
             pass
-        except _Lost as lost:
+        except Lost as lost:
             self._settle(lost.error)
         except Error as error:
             self._settle(error)
@@ -235,7 +204,7 @@ class ExactlyOnceLoop:
             self._output.transaction = transaction
             try:
                 if not (self._batches and self._whole(batch)):
-                    stop = self._one_by_one(batch, begun)
+                    stop = self._one_by_one(batch, begun) if self._ahead is None else self._abreast(batch, begun)
             finally:
                 self._output.transaction = None
             if steps.watcher is not None:
@@ -255,7 +224,7 @@ class ExactlyOnceLoop:
         self._output.touched = False
         try:
             self._attempt(batch[0], batch)
-        except _Lost:
+        except Lost:
             raise
         except Exception as error:
             self._outcome.batch_failed(batch, error)
@@ -287,8 +256,56 @@ class ExactlyOnceLoop:
                 held.add(partition)
         return None
 
-    def _one(self, message: Message[Any], subject: Any) -> float | None:
-        """Handle one message: None when it is finished, else the seconds to its next attempt."""
+    def _abreast(self, batch: Batch[Any], begun: float) -> Fatal | None:
+        """The same, several at once; what they lead to is sent in the order of the messages."""
+        ahead, held = self._ahead, set[int]()
+        assert ahead is not None
+        messages = [self._as_given(message) for message in batch]
+        settled = [number for number, message in enumerate(messages) if self._failed_in_part(message)]
+        ahead.begin(messages, begun + CHUNK_SECONDS, settled)
+        if self.stopping:  # it may have been told so before there was anything to halt
+            ahead.halt()
+        try:
+            for index, message in enumerate(messages):
+                partition = message.partition
+                if partition in held:
+                    continue
+                handled = ahead.result(index)
+                if handled is None:
+                    self._give_back_from(message)
+                    held.add(partition)
+                    continue
+                try:
+                    wait = self._one(message, message, handled)
+                except Fatal as fatal:
+                    self._give_back(batch, index, held)
+                    return fatal
+                if wait is None:
+                    ahead.settled(index)
+                    continue
+                ahead.drop(partition)
+                self._stuck[partition].due = self._now() + wait
+                self._give_back_from(message)
+                held.add(partition)
+        finally:
+            ahead.end()
+        return None
+
+    def _as_given(self, message: Message[Any]) -> Message[Any]:
+        """A message as the function gets it: it says which attempt this is."""
+        stuck = self._stuck.get(message.partition)
+        if stuck is None or stuck.offset != message.offset or not stuck.attempts:
+            return message
+        return message_again(message, stuck.attempts)
+
+    def _failed_in_part(self, message: Message[Any]) -> bool:
+        """Whether it is known what a message came to, and only what follows from that is left."""
+        stuck = self._stuck.get(message.partition)
+        return stuck is not None and stuck.offset == message.offset and stuck.error is not None
+
+    def _one(self, message: Message[Any], subject: Any, handled: Handled | None = None) -> float | None:
+        """Handle one message: None when it is finished, else the seconds to its next attempt. `handled`: what came of
+        it already."""
         output = self._output
         stuck = self._stuck.get(message.partition)
         if stuck is None or stuck.offset != message.offset:  # it may wait further on: a transaction is done again
@@ -296,9 +313,18 @@ class ExactlyOnceLoop:
         error, stuck.error = stuck.error, None
         if error is None:
             output.touched = False
+            if stuck.attempts:
+                again = message_again(message, stuck.attempts)
+                message, subject = again, again if subject is message else subject
             try:
-                self._attempt(message, subject)
-            except _Lost:
+                if handled is None:
+                    self._attempt(message, subject)
+                elif handled.error is not None:
+                    raise handled.error
+                else:
+                    for send in handled.calls:
+                        send()
+            except Lost:
                 raise
             except Exception as raised:
                 if output.touched:
@@ -356,7 +382,7 @@ class ExactlyOnceLoop:
 
     def _pace(self, seconds: float, count: int) -> None:
         if seconds > BATCH_SECONDS[1]:
-            self._count = max(1, int(count * BATCH_SECONDS[1] / 2 / seconds))
+            self._count = max(self._least, int(count * BATCH_SECONDS[1] / 2 / seconds))
         elif seconds < BATCH_SECONDS[0] and count >= self._count:
             self._count = min(self.handler.batch, self._count * 2)
 

@@ -189,7 +189,7 @@ class InlineLoop:
         """Handle the first message of a lane that was taken."""
         message = lane.message
         try:
-            self._attempt(message, lane.subject)
+            self._attempt(*lane.call())
         except Exception as error:
             try:
                 wait = self._outcome.failed(message, error, lane.attempts + 1)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
+from tidelog._native import message_again
 from tidelog.message import Message
 
 __all__ = ["Lane", "Lanes"]
@@ -44,10 +45,13 @@ class Lane:
         """The first message."""
         return self.items[0][0]
 
-    @property
-    def subject(self) -> Any:
-        """What the handler is called with for it."""
-        return self.items[0][1]
+    def call(self) -> tuple[Message[Any], Any]:
+        """The first message, and what the handler is called with for it, as the attempt sees them that comes now."""
+        message, subject = self.items[0]
+        if not self.attempts:
+            return message, subject
+        again = message_again(message, self.attempts)
+        return again, again if subject is message else subject
 
 
 class _Place:

@@ -185,10 +185,11 @@ class Outcome:
             where = f"{where if self._dead is not None else 'nobody'}, and cannot be answered ({refused})"
         logger.log(
             level,
-            "%s failed at %s after %d attempts, to %s: %s: %s",
+            "%s failed at %s after %d attempt%s, to %s: %s: %s",
             self.handler.name,
             place(message),
             attempt,
+            "" if attempt == 1 else "s",
             where,
             type_name(error),
             error,

@@ -232,7 +232,7 @@ class ThreadLoop(_ParallelLoop):
             message = lane.message
             try:
                 try:
-                    self._attempt(message, lane.subject)
+                    self._attempt(*lane.call())
                     wait = None
                 except Exception as error:
                     wait = self._outcome.failed(message, error, lane.attempts + 1)
@@ -287,7 +287,7 @@ class TaskLoop(_ParallelLoop):
         message = lane.message
         try:
             try:
-                await self._attempt(message, lane.subject)
+                await self._attempt(*lane.call())
                 wait = None
             except Exception as error:
                 # On a thread: it writes to the log, and calls hooks that may wait for the loop.

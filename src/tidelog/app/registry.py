@@ -128,8 +128,9 @@ class Registry:
         number, or a `tidelog.app.Retry`. `dead_letter`: where messages go that cannot be handled. `concurrency`: how
         many messages at once, or "key": as many as there are keys; messages of one key are always one after the other.
         `delivery`: "at-most-once" commits before the function is called; with "exactly-once" what is sent (`sends`,
-        `dead_letter`) and the commit are one transaction, so that both are there once or not at all: messages are
-        handled one after the other, and a retry holds up its partition. `start`: where a new group begins.
+        `dead_letter`) and the commit are one transaction, so that both are there once or not at all: a retry holds up
+        its partition, and with `concurrency` what ran ahead of it there is handled again. `start`: where a new group
+        begins.
         `max_processing`: seconds after which a message that is still being handled loses its partition to another
         member. `batch`: the most messages of a `Batch` (default 1000).
 

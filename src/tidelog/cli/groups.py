@@ -9,7 +9,18 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tidelog.cli.common import Exit, Parser, add_all, add_format, add_store, describe, looked_at, shown, split_names
+from tidelog.cli.common import (
+    CommandError,
+    Exit,
+    Parser,
+    add_all,
+    add_format,
+    add_store,
+    describe,
+    looked_at,
+    shown,
+    split_names,
+)
 from tidelog.cli.ls import age
 from tidelog.cli.output import Column, emit, emit_json, number, seconds
 
@@ -76,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     store, names = split_names(args, 1 if args.delete else 0, 1, "one group" if args.delete else "at most one group")
     if args.delete:
         return delete(store, names[0], args.yes)
+    if args.yes:
+        raise CommandError("--yes belongs to --delete: add it, or leave --yes out", Exit.USAGE)
     with looked_at(store) as log:
         if not names:
             rows = [row_of(group) for group in log.groups.describe() if shown(group.name, args.all)]
@@ -140,7 +153,7 @@ def show(group: Group, style: str) -> None:
 
 def delete(store: str, name: str, sure: bool) -> int:
     """Remove a group, after asking."""
-    from tidelog.cli.common import CommandError, confirm, opened
+    from tidelog.cli.common import confirm, opened
 
     with opened(store) as log:
         group = log.groups[name]  # that there is one, before anybody is asked

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from tidelog.cli import parse
 from tidelog.cli.common import Exit, Parser, add_format, add_store, describe, looked_at, split_names
 from tidelog.cli.ls import age, keeping, moment
 from tidelog.cli.output import Column, bar, emit, emit_json, has_blocks, key_text, number, percent, size
@@ -43,7 +44,9 @@ def configure(parser: Parser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--exact", "--scan", action="store_true", help="count by reading every message")
     how.add_argument("--quick", action="store_true", help="sizes only: no counts, no keys")
-    parser.add_argument("--keys", type=int, default=8, metavar="N", help="how many hottest keys to show (8)")
+    parser.add_argument(
+        "--keys", type=parse.argument(parse.count), default=8, metavar="N", help="how many hottest keys to show (8)"
+    )
     add_format(parser)
 
 
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     store, (name,) = split_names(args, 1, 1, "one channel")
     with looked_at(store) as log:
         channel = log[name]
-        skew = None if args.quick else skew_of(channel, max(args.keys, 1), exact=args.exact)
+        skew = None if args.quick else skew_of(channel, args.keys, exact=args.exact)
         rows = rows_of(channel, skew)
         if args.format == "json":
             emit_json(document(channel, rows, skew))

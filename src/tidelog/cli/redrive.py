@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("which ones? Give --all, --where WHAT=VALUE or --offset PARTITION:OFFSET", Exit.USAGE)
     if args.max_per_second is not None and not args.max_per_second > 0:
         raise CommandError(f"--max-per-second {args.max_per_second:g}: give a number above zero", Exit.USAGE)
+    if args.limit is not None and args.limit < 0:
+        raise CommandError(f"--limit {args.limit}: give 0 or more", Exit.USAGE)
     if args.to == name:
         raise CommandError(f"--to {name}: dead letters of {name} cannot be sent to {name} itself; name another channel")
     rows: list[dict[str, Any]] = []

@@ -159,8 +159,9 @@ class PartitionHandle(Protocol):
     def stable_end(self) -> int:
         """The last stable offset: before it there is no message of a transaction that is open."""
 
-    def count_from(self, offset: int, /) -> int:
-        """How many messages stand from `offset` to the log end; gaps in the offsets are none."""
+    def count_from(self, offset: int, /, *, uncommitted: bool = False) -> int:
+        """How many messages stand from `offset` to the last stable offset, without those of aborted transactions;
+        `uncommitted`: to the log end, with them. Gaps in the offsets are none."""
 
     def sync(self) -> None:
         """Return when everything that is visible now is on disk."""

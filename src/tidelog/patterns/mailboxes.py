@@ -72,8 +72,10 @@ class Mailboxes:
         """
         if not isinstance(name, str):
             raise TypeError(f"durable= is a name, not {type(name).__name__}: give a str, the same after a restart")
+        if not name:
+            raise ValueError("durable= is a name, not an empty text: give one that is the same after a restart")
         full = check_channel(PREFIX + name)
-        if not name or is_own(full):
+        if is_own(full):
             raise ValueError(f"durable={name!r} is kept for reply channels without a name: choose another")
         self._engine.names()
         with self._lock:

@@ -195,7 +195,8 @@ class Asking(Generic[T]):
         """The answers to earlier questions that were asked with `durable=` this name and not handled: those that are
         there, and those that come within `timeout` seconds (None: wait for ever; 0: only those that are there).
 
-        Which question each one answers, its `correlation_id` says. Raises like `ask`.
+        Which question each one answers, its `correlation_id` says. A name nobody asked with yet gets its reply channel
+        now. Raises like `ask`.
         """
         seconds, mailbox, shared, _ = self._prepare(timeout, limit, None, "", durable)
         slot = mailbox.expect_rest(shared, limit)

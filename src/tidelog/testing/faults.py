@@ -98,6 +98,10 @@ def fail(
     fails, as when an answer is lost. `on`: only for this channel, or for consumers of this group. Raises ValueError for
     a point that does not exist, or counts below 0.
     """
+    if not isinstance(error, BaseException) and not callable(error):
+        raise TypeError(f"error={error!r}: give the class of an exception, an exception, or a function that makes one")
+    if isinstance(error, type) and not issubclass(error, BaseException):
+        raise TypeError(f"error={error.__qualname__} is no class of exceptions")
 
     def act() -> None:
         raise _made(error, point)

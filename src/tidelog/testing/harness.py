@@ -163,9 +163,10 @@ class Harness:
         self.now = max(self.now, until)
         left = [message for message in messages if not taken[message.partition, message.offset]]
         shown = "\n".join(f"  {_shown(message)}" for message in left[-20:]) or "  nothing"
+        waits = "" if due is None else f"\na message waits for its next attempt, in {due - self.now:g} s: give within="
         raise AssertionError(
             f"no message {value!r} came to {opened.name!r} within {duration_ms(within, 'within') / 1000:g} s; what "
-            f"came and was not expected yet:\n{shown}"
+            f"came and was not expected yet:\n{shown}{waits}"
         )
 
     def messages(self, channel: ChannelLike) -> list[Message[Any]]:
@@ -222,17 +223,18 @@ class Harness:
     def channel(self, channel: ChannelLike) -> Channel[Any]:
         """The channel of the log in memory that stands for `channel` (declared, open elsewhere, or a name).
 
-        Raises ChannelNotFound for a name that nobody has declared.
+        Raises ChannelNotFound for a name that nobody has declared, RuntimeError outside of `with`.
         """
+        log = self.log  # first: outside of `with` a declared channel is one of the application's real log
         if isinstance(channel, AppChannel):
             return channel.channel
         name = channel if isinstance(channel, str) else channel.name
         spec = self._specs.get(name)
         if spec is not None:
-            return spec.open(self.log)
+            return spec.open(log)
         if isinstance(channel, str):
-            return self.log[channel]
-        return spec_of(channel, "queue").open(self.log)
+            return log[channel]
+        return spec_of(channel, "queue").open(log)
 
     # --- inside ---
 
@@ -245,7 +247,7 @@ class Harness:
 
     def _made(self, handler: Handler) -> InlineLoop | ExactlyOnceLoop:
         if handler.delivery == "exactly-once":
-            return self._app._exactly_once(handler, lambda: self.now)
+            return self._app._exactly_once(handler, now=lambda: self.now)
         outcome = Outcome(handler, self._app._channel, self._app._hooks)
         call = attempt(handler, outcome, self._app._events)
         return InlineLoop(handler, self._app._channel(handler.channel), outcome, call, lambda: self.now)

@@ -224,8 +224,8 @@ class History:
 
     @classmethod
     def parse(cls, text: str) -> History:
-        """The history that a text tells (the format is at the head of this module). Raises ValueError, naming the
-        line."""
+        """The history that a text tells (the format is at the head of tidelog/testing/history.py). Raises ValueError,
+        naming the line."""
         return _Parser().history(text)
 
     def text(self, rows: Sequence[int] | NDArray[Any] | None = None) -> list[str]:
@@ -316,7 +316,10 @@ class _Parser:
             try:
                 self.line(line)
             except (ValueError, IndexError, KeyError) as error:
-                raise ValueError(f"line {number} of the history, {line!r}: {error}") from error
+                raise ValueError(
+                    f"line {number} of the history, {line!r}, cannot be read ({error}): a line is CLIENT VERB ..., as "
+                    f"`p send orders/0 7 8 -> 0 1`; the head of tidelog/testing/history.py has them all"
+                ) from error
         rows = np.array(self.rows, dtype=ROW) if self.rows else np.zeros(0, ROW)
         rows = rows[np.argsort(rows["begin"], kind="stable")]
         return History(rows, self.known, list(self.channels), list(self.txns))
@@ -327,6 +330,8 @@ class _Parser:
         if timed := re.match(r"\[(\d+)-(\d+)\]\s*", line):
             begin, end = int(timed[1]) * 1000, int(timed[2]) * 1000
             line = line[timed.end() :]
+        if len(line.split()) < 2:
+            raise ValueError("it says who, and not what was done")
         who, verb, *rest = line.split(None, 2)
         client = self.client(who)
         body, arrow, outcome = (rest[0] if rest else "").partition("->")
@@ -377,6 +382,8 @@ class _Parser:
         status = Status.INFO if not arrow else Status.FAIL if told in (["fail"], ["fenced"]) else Status.OK
         flags |= Flag.FENCED if told == ["fenced"] else Flag(0)
         offsets = [int(one) for one in told] if status is Status.OK else [-1] * (len(words) - 1)
+        if len(offsets) != len(words) - 1:
+            raise ValueError(f"{len(words) - 1} values, and {len(offsets)} offsets")
         for value, offset in zip(words[1:], offsets, strict=True):
             self.row(
                 Kind.SEND,

@@ -70,8 +70,12 @@ def check(
     power was cut: what was acked as written before that may be missing from the end of a partition. `idempotent`: a
     value that was sent once may stand in the log once only (default: with "exactly-once").
 
-    Raises ValueError for options that do not exist.
+    Raises ValueError for options that do not exist, TypeError for what is no History.
     """
+    if not isinstance(history, History):
+        raise TypeError(
+            f"{type(history).__name__} is no history: give History.parse(text), recorder.history() or load(directory)"
+        )
     if order not in ("per-key", "partition", None):
         raise ValueError(f"order={order!r} does not exist: 'per-key', 'partition' or None")
     board = Board(history, tuple(cuts))
