@@ -3,8 +3,9 @@
 Timed: (a) `with log.transaction(producer, consumer, level="written")` around one `send_many` of 500 messages of 100
 bytes, with the offset of 500 received ones, one partition each; against `send_many` of the same messages through a
 producer without a name, and `commit` of the batch. (b) The same with level="synced", over one and three partitions;
-against as many raw `pwrite` of the same bytes and `fdatasync`, and one more, of a file that was written before. What is
-received is received before the clock starts. On disk.
+against as many raw `pwrite` of the same bytes into allocated space, each with its `fdatasync`, and one more of 256
+bytes into a file that was written before, as a record of a transaction is. What is received is received before the
+clock starts. On disk.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import tidelog
 from benchmarks.harness import VALUE_BYTES, Context, Figure, interleave
 
 MESSAGES = 500
-RAW_BYTES = 8 << 20
+RAW_BYTES = 64 << 20
+RECORDS_BYTES = 1 << 16
 
 
 class Work:
@@ -62,33 +64,41 @@ class Work:
 
 
 class Raw:
-    """A file that is written and synced."""
+    """Files that are written and synced."""
 
-    def __init__(self, path: Path) -> None:
-        """Makes it, large enough that nothing but data is synced later."""
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-        os.pwrite(self.descriptor, bytes(RAW_BYTES), 0)
-        os.fsync(self.descriptor)
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        """Makes them. `stack`: closes what is opened."""
+        self.descriptors = [os.open(folder / name, os.O_RDWR | os.O_CREAT) for name in ("data", "records")]
+        for descriptor in self.descriptors:
+            stack.callback(os.close, descriptor)
+        os.pwrite(self.descriptors[1], bytes(RECORDS_BYTES), 0)
+        os.fsync(self.descriptors[1])
         self.data = b"v" * (MESSAGES * (VALUE_BYTES + 8))
-        self.at = 0
+        self.at = RAW_BYTES
 
-    def synced(self, times: int) -> float:
-        """Nanoseconds of so many writes and syncs."""
+    def synced(self, partitions: int) -> float:
+        """Nanoseconds of what so many partitions and a record take."""
+        data, records = self.descriptors
+        if self.at + partitions * len(self.data) > RAW_BYTES:
+            os.ftruncate(data, 0)
+            os.posix_fallocate(data, 0, RAW_BYTES)
+            os.fsync(data)
+            self.at = 0
         start = perf_counter_ns()
-        for _ in range(times):
-            os.pwrite(self.descriptor, self.data, self.at)
-            os.fdatasync(self.descriptor)
-        elapsed = perf_counter_ns() - start
-        self.at = (self.at + len(self.data)) % (RAW_BYTES - len(self.data))
-        return elapsed
+        for _ in range(partitions):
+            os.pwrite(data, self.data, self.at)
+            os.fdatasync(data)
+            self.at += len(self.data)
+        os.pwrite(records, self.data[:256], 0)
+        os.fdatasync(records)
+        return perf_counter_ns() - start
 
 
 def run(ctx: Context) -> list[Figure]:
     """Three figures."""
     with ctx.directory() as folder, ExitStack() as stack:
         log = stack.enter_context(tidelog.open(folder / "bench.log"))
-        work, raw = Work(log, stack), Raw(folder / "raw")
-        stack.callback(os.close, raw.descriptor)
+        work, raw = Work(log, stack), Raw(folder, stack)
         pairs = ctx.size(400, 5)
         ours, theirs = interleave(partial(work.within, "written", 1), work.without, pairs)
         figures = [
@@ -106,7 +116,7 @@ def run(ctx: Context) -> list[Figure]:
         ]
         for partitions in (1, 3):
             ours, theirs = interleave(
-                partial(work.within, "synced", partitions), partial(raw.synced, partitions + 1), ctx.size(40, 3)
+                partial(work.within, "synced", partitions), partial(raw.synced, partitions), ctx.size(40, 3)
             )
             figures.append(
                 Figure(

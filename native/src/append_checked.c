@@ -26,6 +26,7 @@ typedef struct sending {
     tl_appended *result;
     unsigned flags;
     bool may_block;
+    bool far; /* others appended more since this process last looked than may be looked at under the lock */
 } sending;
 
 /* --- before the lock --- */
@@ -94,7 +95,7 @@ static int join(sending *s, tl_error *err) {
 
 /* A try walks no further than its caller's thread may be held up. */
 static int catch_up_before(sending *s, tl_error *err) {
-    if (s->what->producing == NULL || tl_producers_is_near(s->partition))
+    if (s->what->producing == NULL || (!s->far && tl_producers_is_near(s->partition)))
         return TL_OK;
     return s->may_block ? tl_producers_catch_up(s->partition, false, err) : TL_EAGAIN;
 }
@@ -105,11 +106,15 @@ static int check_sender(sending *s, tl_error *err) {
     const tl_producing *producing = s->what->producing;
     if (producing == NULL)
         return TL_OK;
-    if (!s->may_block && !tl_producers_is_near(s->partition))
-        return TL_EAGAIN;
-    int status = tl_producers_catch_up(s->partition, true, err);
-    if (status < 0)
-        return status;
+    int status = TL_OK;
+    if (!tl_producers_follow(s->partition, &s->far)) {
+        if (!s->may_block && (s->far || !tl_producers_is_readable(s->partition)))
+            return TL_EAGAIN;
+        if (s->far)
+            return 1;
+        if ((status = tl_producers_catch_up(s->partition, true, err)) < 0)
+            return status;
+    }
     if (producing->producer != NULL) {
         /* The epoch first: whoever opens the name anew bumps the holder before it. */
         s->spec.producer_epoch = producing->transaction != NULL ? producing->epoch : tl_producer_epoch(producing->producer);
@@ -290,7 +295,7 @@ static void answer_repetitions(sending *s, int status) {
         s->result->answered = what->encoded == NULL || s->result->duplicates == what->count ? what->count : 0;
 }
 
-/* 1: the window of ids has more to learn than may be done under the lock. TL_IDS_SWEEP: a transaction may have to be ended
+/* 1: producers or the window of ids have more to learn than may be done under the lock. TL_IDS_SWEEP: a transaction may have to be ended
  * first. In both cases nothing was done. */
 static int append_locked(sending *s, tl_scratch *scratch, tl_error *err) {
     tl_room where = {.looked = 0};
@@ -360,7 +365,7 @@ static int append_once(tl_partition *partition, const tl_append *what, unsigned 
         }
         tl_producers_leave(partition);
         if (status == 1)
-            status = tl_fail(err, TL_ELOCKED, "others append faster than the ids of their messages can be read",
+            status = tl_fail(err, TL_ELOCKED, "others append faster than what they append can be looked through",
                              partition->cold->directory, -1);
     }
     tl_ids_sift_free(&s.sift);

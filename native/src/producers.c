@@ -8,8 +8,10 @@
 #include "producers.h"
 
 #include "reading.h"
+#include "tidelog/guard.h"
 
-#define NEAR_BYTES 16384u
+#define NEAR_BYTES (4u << 20) /* so far behind a caller that holds the lock may try to follow */
+#define FOLLOWED_MOST 512u    /* batches; more of them would hold up others who want the lock */
 
 /* --- the mutex --- */
 
@@ -38,20 +40,60 @@ tl_producer_table *tl_producers_table(tl_partition *partition) {
 bool tl_producers_is_near(const tl_partition *partition) {
     const tl_producers *own = partition->producers;
     uint64_t tail = __atomic_load_n(&partition->hot->tail, __ATOMIC_ACQUIRE);
-    if (own == NULL)
-        return false;
-    if (TL_LIKELY(own->complete == tail))
-        return true;
-    uint32_t ordinal = tl_place_ordinal(tail);
-    if (tl_place_ordinal(own->complete) != ordinal || tail - own->complete > NEAR_BYTES)
-        return false;
+    return own != NULL && (own->complete == tail || (tl_place_ordinal(own->complete) == tl_place_ordinal(tail) &&
+                                                     tail - own->complete <= NEAR_BYTES));
+}
+
+bool tl_producers_is_readable(const tl_partition *partition) {
     bool mapped = false;
     pthread_mutex_t *mutex = (pthread_mutex_t *)(uintptr_t)&partition->mutex;
+    if (!tl_producers_is_near(partition))
+        return false;
     pthread_mutex_lock(mutex);
     for (int i = 0; i < TL_SEGMENT_CACHE && !mapped; i++)
-        mapped = partition->readers[i] != NULL && partition->readers[i]->ordinal == ordinal;
+        mapped = partition->readers[i] != NULL && partition->readers[i]->ordinal == tl_place_ordinal(partition->hot->tail);
     pthread_mutex_unlock(mutex);
     return mapped;
+}
+
+/* --- following --- */
+
+__attribute__((noinline)) static bool header_here(const tl_segment *segment, uint32_t position, uint32_t limit, tl_batch *batch) {
+    uint8_t header[TL_BATCH_HEADER_BYTES];
+    tl_error inner;
+    tl_guard guard;
+    if (limit - position < sizeof header)
+        return false;
+    TL_GUARDED(guard) { memcpy(header, segment->map + position, sizeof header); }
+    TL_GUARD_CAUGHT(guard) { return false; }
+    return tl_batch_parse(header, limit - position, batch, &inner) == TL_OK;
+}
+
+/* What others appended to the active segment a moment ago is read where this process writes: those pages are here, and where
+ * it reads they may not be. */
+bool tl_producers_follow(tl_partition *partition, bool *far) {
+    tl_producers *own = partition->producers;
+    uint32_t followed = 0;
+    const tl_segment *segment = partition->writer;
+    uint64_t tail = partition->hot->tail;
+    tl_batch batch;
+    if (!tl_producers_is_near(partition))
+        return false;
+    while (own->complete != tail) {
+        *far = ++followed > FOLLOWED_MOST;
+        uint32_t position = tl_place_position(own->complete), limit = tl_place_position(tail);
+        if (*far || segment == NULL || segment->ordinal != tl_place_ordinal(tail) || position > limit || limit > segment->map_bytes ||
+            !header_here(segment, position, limit, &batch) || batch.base_offset != own->next_offset || batch.leader_epoch != 0)
+            return false;
+        if (batch.producer_id >= 0 &&
+            (tl_batch_is_control(&batch) ||
+             tl_producer_table_step(own->table, &batch, own->complete, TL_MARKER_NONE, -1, NULL) < 0))
+            return false;
+        own->complete += batch.bytes;
+        own->next_offset = tl_batch_next_offset(&batch);
+        TL_POINT("producers.followed");
+    }
+    return true;
 }
 
 /* --- where a walk begins --- */

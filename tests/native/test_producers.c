@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #include "producers_kit.h"
 
+#include <sys/mman.h>
+
 /* A handle that knows nothing: as another process would have. */
 static void forget(void) {
     tl_error err = {0};
@@ -275,6 +277,64 @@ static void test_refusals(void) {
     kit_leave();
 }
 
+/* --- others append meanwhile --- */
+
+static uint32_t followed;
+
+static void count_followed(const char *name) { followed += strcmp(name, "producers.followed") == 0; }
+
+/* Another process appends: so many plain messages, and three of a producer after the first `before` of them. */
+static int64_t appended_elsewhere(uint32_t plain, uint32_t before, int64_t producer_id, int32_t sequence) {
+    int64_t *at = mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(at != MAP_FAILED);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        kit_enter(false);
+        kit_send_plain(before);
+        CHECK(send_raw(producer_id, 0, sequence, 3, at) == 0);
+        kit_send_plain(plain - before);
+        _exit(0);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    int64_t offset = *at;
+    munmap(at, sizeof *at);
+    return offset;
+}
+
+/* Whatever others appended since this process looked last, it knows; and few batches it reads where it writes. */
+static void test_following(void) {
+    static const uint32_t counts[] = {0, 1, 5, 100, 500, 511, 512, 513, 600, 2000};
+    tl_error err = {0};
+    int64_t own = -1, again = -1;
+    int32_t sequence = 0;
+    kit_remove(AT_FDCWD, kit_base);
+    kit_directory(kit_base, "following");
+    tl_recovery recovery;
+    kit_must_be(kit_open(kit_base, &kit_store, &recovery, &err), TL_OK, &err);
+    kit_must_be(tl_store_ready(kit_store, &err), TL_OK, &err);
+    kit_must_be(kit_create(kit_store, 0, 8u << 20, &kit_slot, &err), TL_OK, &err);
+    kit_must_be(tl_store_partition(kit_store, kit_slot, kit_channel, &kit_partition, &err), TL_OK, &err);
+    tl_point_hook = count_followed;
+    CHECK(send_raw(77, 0, sequence++, 1, &own) == 0);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        uint32_t count = counts[i];
+        int64_t theirs = appended_elsewhere(count, count / 2, 77, sequence);
+        followed = 0;
+        CHECK(send_raw(77, 0, sequence, 3, &again) == 1 && again == theirs); /* it is there already */
+        if (count + 1 <= 512 ? followed != count + 1 : followed > 512)
+            REFUSE("of %u batches %u were read where this process writes", count + 1, followed);
+        sequence += 3;
+        CHECK(send_raw(77, 0, sequence + 1, 1, &own) == TL_EOUTOFORDER);
+        CHECK(send_raw(77, 0, sequence, 2, &own) == 0 && own == theirs + 3 + count - count / 2);
+        sequence += 2;
+    }
+    tl_point_hook = NULL;
+    CHECK(check_all() == 0);
+    kit_leave();
+}
+
 int main(void) {
     kit_install();
     kit_directory(kit_base, "producers");
@@ -283,6 +343,7 @@ int main(void) {
     test_files(2);
     test_upkeep();
     test_refusals();
+    test_following();
     kit_remove(AT_FDCWD, kit_base);
     return check_report();
 }

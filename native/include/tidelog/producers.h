@@ -75,8 +75,13 @@ void tl_producers_leave(tl_partition *partition);
  * caller holds the partition's lock, so that the tail stays. Callers that will lock call it without the lock first, so
  * that the long part of the way is walked while others append. */
 int tl_producers_catch_up(tl_partition *partition, bool locked, tl_error *err);
-/* Whether catching up needs no system call and no more than a short walk. */
+/* Whether catching up is no more than a short walk, and may be left to whoever holds the lock. */
 bool tl_producers_is_near(const tl_partition *partition);
+/* Under the partition's lock: goes a short way where this process writes. true: caught up; else it is for catch_up, and
+ * if *far better without the lock. */
+bool tl_producers_follow(tl_partition *partition, bool *far);
+/* Whether catch_up needs no system call and no more than a short walk. */
+bool tl_producers_is_readable(const tl_partition *partition);
 /* The table, caught up by the caller; NULL before the first catch-up. */
 tl_producer_table *tl_producers_table(tl_partition *partition);
 /* Under the partition's lock, caught up: notes the batch that was published at `place` up to `tail`. */
