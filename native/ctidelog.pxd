@@ -376,6 +376,8 @@ cdef extern from "tidelog/log.h" nogil:
     void tl_partition_expect_id(tl_partition *partition, const void *id, size_t size_bytes, tl_message_id *out)
     int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const tl_message_id *id,
                                    tl_appended *result, tl_error *err)
+    int tl_partition_append_one_named(tl_partition *partition, const tl_message *message, const tl_producer *producer,
+                                      tl_appended *result, tl_error *err)
     bint tl_partition_is_locked(const tl_partition *partition)
     int tl_partition_sync(tl_partition *partition, uint64_t tail, int64_t timeout_ns, tl_error *err)
     bint tl_partition_is_synced(const tl_partition *partition, uint64_t tail)

@@ -31,7 +31,6 @@ cdef class _Inlet:
     cdef _Transacting transacting  # the transaction of `named` that everything sent is part of, or None
     cdef bint through            # appends of several messages go through the file: a sync follows
     cdef _Unpacker unpacker      # None until ids are looked for
-    cdef int32_t tried           # sequence of the first append since _begin_at; -1: there was none
 
     cdef int check_open(self) except -1:
         if self.partitions == 0:

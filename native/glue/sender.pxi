@@ -20,6 +20,7 @@ cdef class Sender(_Outlet):
     cdef bint plain              # values are bytes, nothing is compressed or synced: the path of `send`
     cdef bint typed              # every message has the header "type"
     cdef int64_t max_message_bytes
+    cdef uint64_t generation     # of the catalogue when it was remembered for a channel; see dispatch.pxi
 
     def _attach(
         self,
@@ -110,6 +111,10 @@ cdef class Sender(_Outlet):
         `partition`: int, overrides the rule; `timestamp`: aware datetime or seconds since 1970, default now.
         Raises SchemaMismatch, TooLarge, ValueError, TypeError, NoSpace, StorageFailed, Locked, Closed.
         """
+        return self.send_one(value, key, headers, id, partition, timestamp)
+
+    @cython.final
+    cdef Receipt send_one(self, value, key, headers, id, partition, timestamp):
         cdef tl_message message
         cdef tl_appended result
         cdef tl_append what
@@ -183,9 +188,12 @@ cdef class Sender(_Outlet):
                                                        None if id is None else (id,))])
         if self.named is not None or id_at != NULL:
             code = TL_EAGAIN
-            if id_at != NULL and self.named is None:
+            if self.named is None:
                 code = tl_partition_append_one_id(self.natives[number], &message, &hashed, &result, &err)
                 repeated = result.duplicates
+            elif id_at == NULL and self.transacting is None and self.producing.sequence < 0:
+                self.check_sender()
+                code = tl_partition_append_one_named(self.natives[number], &message, self.producing.producer, &result, &err)
             if code == TL_EAGAIN:
                 repeated = 0
                 self.prepare(&what)
@@ -227,6 +235,10 @@ cdef class Sender(_Outlet):
         Without keys a whole call goes to one partition. Raises as `send`, and ValueError for parallel lists of other
         lengths; a note on the exception says how many messages are in the log already.
         """
+        return self.send_all(values, keys, headers, ids, partition, timestamp)
+
+    @cython.final
+    cdef Receipt send_all(self, values, keys, headers, ids, partition, timestamp):
         self.check_open()
         cdef uint32_t only = NO_PARTITION
         cdef list parts = []

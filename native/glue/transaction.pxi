@@ -18,11 +18,13 @@ cdef class Transaction:
     cdef bint synced
     cdef unsigned long ender   # thread that ends it now, 0: none
     cdef bint ended            # by commit() or abort(): leaving then does nothing
+    cdef dict known            # by channel, the senders of this transaction; see dispatch.pxi
+    cdef Dispatch outside      # the producer
     cdef object __weakref__
 
-    def _attach(self, Named producer, readers, *, timeout_ms, synced):
-        """`readers`: whose offsets go along; `timeout_ms`: as int. Raises ValueError for a reader that keeps no offsets
-        or commits before it hands over, or for one that stands twice."""
+    def _attach(self, Dispatch outside, Named producer, readers, *, timeout_ms, synced):
+        """`outside`: the producer whose name that is; `readers`: whose offsets go along; `timeout_ms`: as int. Raises
+        ValueError for a reader that keeps no offsets or commits before it hands over, or for one that stands twice."""
         cdef Reader reader
         if self.inside is not None:
             raise RuntimeError("this transaction is attached already")
@@ -31,6 +33,8 @@ cdef class Transaction:
             reader.check_part()
         if len(self.readers) > 1 and len({id(reader) for reader in self.readers}) != len(self.readers):
             raise ValueError("a consumer is named twice: a transaction takes each of its consumers once")
+        self.known = {}
+        self.outside = outside
         self.timeout_ms = timeout_ms
         self.synced = synced
         cdef _Transacting inside = _Transacting.__new__(_Transacting)
@@ -57,6 +61,44 @@ cdef class Transaction:
         if self.inside is None:
             raise TypeError("this transaction is not attached: use log.transaction(producer, consumer)")
         return self.inside
+
+    # --- sending ---
+
+    def _remember(self, channel, sender, generation, /):
+        """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation (int)."""
+        self.checked()
+        remember_sender(self.known, channel, sender, generation)
+
+    cdef Sender sender_of(self, object channel):
+        """The sender of a channel within this transaction; None: neither it nor the producer knows one."""
+        cdef _Transacting inside = self.checked()
+        cdef Sender sender = known_sender(self.known, channel), base
+        if sender is None:
+            base = known_sender(self.outside.known, channel)
+            if base is not None and base.named is inside.producer:
+                sender = base._within(inside, self.synced)
+                remember_sender(self.known, channel, sender, base.generation)
+        return sender
+
+    def send(self, channel, value, *, key=None, headers=None, id=None, partition=None, timestamp=None):
+        """Send one message; the arguments and errors are those of `channel.send`, compression and partitioner those of
+        the producer. It is in the log when this returns, and readers see it after the commit: the receipt's position is
+        that of the message, and `result(level="synced")` waits for its bytes alone, not for the commit.
+
+        Raises Closed when the transaction has ended, Fenced when it was aborted from elsewhere.
+        """
+        cdef Sender sender = self.sender_of(channel)
+        if sender is None:
+            return self._send(channel, value, key=key, headers=headers, id=id, partition=partition, timestamp=timestamp)
+        return sender.send_one(value, key, headers, id, partition, timestamp)
+
+    def send_many(self, channel, values, *, keys=None, headers=None, ids=None, partition=None, timestamp=None):
+        """Send many messages; the arguments are those of `channel.send_many`, the rest is as with `send`."""
+        cdef Sender sender = self.sender_of(channel)
+        if sender is None:
+            return self._send_many(channel, values, keys=keys, headers=headers, ids=ids, partition=partition,
+                                   timestamp=timestamp)
+        return sender.send_all(values, keys, headers, ids, partition, timestamp)
 
     # --- beginning ---
 

@@ -232,14 +232,10 @@ static void unlock_and_wake(tl_partition *partition, uint64_t looked) {
         tl_partition_wake_sleepers(partition);
 }
 
-/* A batch without ids keeps the window of ids complete. Others that are not looked for are noted too, if that is at hand. */
-TL_INLINE void follow_ids(tl_partition *partition, const tl_append *what, size_t at, size_t count, int64_t base_offset,
-                          uint64_t from, uint64_t tail) {
-    if (TL_LIKELY(__atomic_load_n(&partition->cold->ids_complete, __ATOMIC_RELAXED) != from) || from == 0)
-        return;
-    if (what == NULL)
-        __atomic_store_n(&partition->cold->ids_complete, tail, __ATOMIC_RELEASE);
-    else
+/* Messages that are not looked for may have ids all the same: they are noted, if that is at hand. */
+TL_INLINE void note_ids(tl_partition *partition, const tl_append *what, size_t at, size_t count, int64_t base_offset,
+                        uint64_t from, uint64_t tail) {
+    if (TL_UNLIKELY(__atomic_load_n(&partition->cold->ids_complete, __ATOMIC_RELAXED) == from) && from != 0)
         tl_ids_note_batch(partition, what, NULL, NULL, at, count, base_offset, false, from, tail, 0, false);
 }
 
@@ -305,7 +301,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
     result->base_offset = offset;
     result->next_offset = offset + 1;
     result->tail = publish(partition, &where, where.at, bytes, offset + 1, message->timestamp_ms, (flags & TL_APPEND_TRY) == 0);
-    follow_ids(partition, NULL, 0, 1, offset, where.tail, result->tail);
+    tl_append_follow_ids(partition, where.tail, result->tail);
     unlock_and_wake(partition, where.looked);
     return TL_OK;
 }
@@ -458,7 +454,7 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
         result->tail = publish(partition, &where, header, bytes, result->next_offset, newest, (flags & TL_APPEND_TRY) == 0);
         __atomic_store_n(&hot->reserve, result->tail, __ATOMIC_RELAXED); /* a bound reserved more than it took */
         TL_POINT("append_many.published");
-        follow_ids(partition, what, at, take, where.end.end_offset, where.tail, result->tail);
+        note_ids(partition, what, at, take, where.end.end_offset, where.tail, result->tail);
         at += take;
     }
     unlock_and_wake(partition, where.looked);

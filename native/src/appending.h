@@ -38,6 +38,12 @@ int tl_append_put(tl_partition *partition, const tl_append *what, size_t first, 
 /* Returns the new tail. */
 uint64_t tl_append_publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes,
                            int64_t next_offset, int64_t newest_ms, bool may_block);
+/* A batch in which no message has an id keeps the window of ids complete. */
+TL_INLINE void tl_append_follow_ids(tl_partition *partition, uint64_t from, uint64_t tail) {
+    uint64_t *complete = &partition->cold->ids_complete;
+    if (TL_UNLIKELY(__atomic_load_n(complete, __ATOMIC_RELAXED) == from) && from != 0)
+        __atomic_store_n(complete, tail, __ATOMIC_RELEASE);
+}
 /* After the last publication. */
 void tl_append_unlock(tl_partition *partition, const tl_room *where);
 

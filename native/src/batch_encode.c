@@ -209,6 +209,18 @@ size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *
     return bytes;
 }
 
+size_t tl_batch_encode_signed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *m) {
+    int64_t newest_ms;
+    if (TL_UNLIKELY(m->key_bytes >= 0 || m->value_bytes < 1 || m->value_bytes > SHORT_VALUE || headers_bytes_of(m) > 0))
+        return tl_batch_encode(out, base_offset, spec, m, 1, &newest_ms);
+    size_t body = tl_record_body_bytes(0, 0, -1, m->value_bytes, 0), bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body), front_bytes;
+    put_header(out, base_offset, bytes, spec, 0, m->timestamp_ms, m->timestamp_ms, 1);
+    uint64_t front = front_of(body, m->value_bytes, &front_bytes);
+    uint32_t crc = tl_crc32c(0, out + TL_BATCH_CRC_FROM, TL_BATCH_HEADER_BYTES - TL_BATCH_CRC_FROM);
+    put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, front_bytes, m->value, (size_t)m->value_bytes, 1));
+    return bytes;
+}
+
 size_t tl_batch_encode_records(uint8_t *out, const tl_message *messages, size_t count) {
     uint8_t *p = out;
     for (size_t i = 0; i < count; i++)

@@ -224,7 +224,7 @@ static void enter_epoch(tl_producer_state *state, int16_t epoch) {
     }
 }
 
-static void add_batch(tl_producer_table *table, tl_producer_state *state, const tl_batch *batch, uint64_t place) {
+void tl_producer_table_add(tl_producer_table *table, tl_producer_state *state, const tl_batch *batch, uint64_t place) {
     enter_epoch(state, batch->producer_epoch);
     if (state->batch_count == TL_PRODUCER_BATCHES)
         memmove(state->batches, state->batches + 1, (TL_PRODUCER_BATCHES - 1) * sizeof *state->batches);
@@ -253,7 +253,7 @@ int tl_producer_table_step(tl_producer_table *table, const tl_batch *batch, uint
     if (status < 0)
         return status;
     if (!control) {
-        add_batch(table, state, batch, place);
+        tl_producer_table_add(table, state, batch, place);
         return TL_OK;
     }
     enter_epoch(state, batch->producer_epoch);

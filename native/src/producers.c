@@ -15,15 +15,27 @@
 
 /* --- the mutex --- */
 
+#define BUSY_NS 50000 /* so long at most whoever waits does not look again */
+
 int tl_producers_enter(tl_partition *partition, bool try_only) {
-    if (!try_only) {
+    if (!try_only)
         pthread_mutex_lock(&partition->producers_mutex);
-        return TL_OK;
+    else if (pthread_mutex_trylock(&partition->producers_mutex) != 0)
+        return TL_EAGAIN;
+    while (TL_UNLIKELY(!tl_producers_try(partition))) { /* one message is being sent: it is short */
+        if (try_only) {
+            pthread_mutex_unlock(&partition->producers_mutex);
+            return TL_EAGAIN;
+        }
+        (void)tl_os->futex_wait(&partition->producers_busy, 1, BUSY_NS);
     }
-    return pthread_mutex_trylock(&partition->producers_mutex) == 0 ? TL_OK : TL_EAGAIN;
+    return TL_OK;
 }
 
-void tl_producers_leave(tl_partition *partition) { pthread_mutex_unlock(&partition->producers_mutex); }
+void tl_producers_leave(tl_partition *partition) {
+    tl_producers_done(partition);
+    pthread_mutex_unlock(&partition->producers_mutex);
+}
 
 void tl_producers_free(tl_partition *partition) {
     if (partition->producers == NULL)

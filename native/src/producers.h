@@ -10,6 +10,13 @@
 /* What cold->producers says. */
 enum { TL_PRODUCERS_UNKNOWN = 0, TL_PRODUCERS_SOME = 1, TL_PRODUCERS_NONE = 2 };
 
+/* The table, for as long as one message takes to be sent: a mutex costs twice as much. false: somebody has it. Who waits for
+ * it has the mutex, and looks again soon. */
+TL_INLINE bool tl_producers_try(tl_partition *partition) {
+    return __atomic_exchange_n(&partition->producers_busy, 1, __ATOMIC_ACQUIRE) == 0;
+}
+TL_INLINE void tl_producers_done(tl_partition *partition) { __atomic_store_n(&partition->producers_busy, 0, __ATOMIC_RELEASE); }
+
 /* Fills an empty table with what BASE.producers says of the producers at the start of that segment. TL_ENOTFOUND: there is
  * none; TL_ECORRUPT: nothing of it is to be believed. */
 int tl_producers_load(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_producer_table *table, tl_error *err);

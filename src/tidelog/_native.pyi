@@ -333,13 +333,39 @@ class Receipt:
 class Transaction:
     """What messages of one named producer and offsets of consumers become visible together, or not at all."""
 
-    def _attach(self, producer: Named, readers: Iterable[Reader], *, timeout_ms: int, synced: bool) -> None: ...
+    def _attach(
+        self, outside: Dispatch, producer: Named, readers: Iterable[Reader], *, timeout_ms: int, synced: bool
+    ) -> None: ...
     @property
     def state(self) -> str: ...
     @property
     def _inside(self) -> Any: ...
     def _before(self) -> None:
         """Called before it begins."""
+    def _remember(self, channel: Any, sender: Any, generation: int, /) -> None:
+        """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation."""
+    def send(
+        self,
+        channel: Any,
+        value: Any,
+        *,
+        key: Any = None,
+        headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+        id: str | None = None,
+        partition: int | None = None,
+        timestamp: datetime | float | None = None,
+    ) -> Receipt: ...
+    def send_many(
+        self,
+        channel: Any,
+        values: Any,
+        *,
+        keys: Any = None,
+        headers: Mapping[str, Any] | Sequence[Any] | None = None,
+        ids: Iterable[str | None] | None = None,
+        partition: int | None = None,
+        timestamp: Any = None,
+    ) -> Receipt: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: Any, error: Any, trace: Any) -> Literal[False]: ...
     def commit(self) -> None:
@@ -418,6 +444,37 @@ class Sender:
     ) -> Receipt: ...
     def send_many(
         self,
+        values: Any,
+        *,
+        keys: Any = None,
+        headers: Mapping[str, Any] | Sequence[Any] | None = None,
+        ids: Iterable[str | None] | None = None,
+        partition: int | None = None,
+        timestamp: Any = None,
+    ) -> Receipt: ...
+
+@disjoint_base
+class Dispatch:
+    """What sends to several channels; Producer derives from it."""
+
+    def _remember(self, channel: Any, sender: Any, generation: int, /) -> None:
+        """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation."""
+    def _forget(self) -> None:
+        """Nothing is known any more."""
+    def send(
+        self,
+        channel: Any,
+        value: Any,
+        *,
+        key: Any = None,
+        headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+        id: str | None = None,
+        partition: int | None = None,
+        timestamp: datetime | float | None = None,
+    ) -> Receipt: ...
+    def send_many(
+        self,
+        channel: Any,
         values: Any,
         *,
         keys: Any = None,

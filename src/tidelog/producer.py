@@ -3,10 +3,10 @@
 Floor 6: may import engine.base, compression, config, envelope, partitioner, message, errors, and the compiled sender.
 Thread rule: everything may be called from any thread.
 
-Without `linger` every call goes straight to a compiled sender. With it, messages are encoded and checked when `send` is
-called (so that one bad value never spoils a batch) and gathered per channel and partition until a batch is full or
-`linger` has passed. The thread that watches the clock is no daemon: it ends by itself when nothing is left to send, so
-a program that ends without closing its producer still sends what it has gathered.
+Without `linger` every call goes straight to a compiled sender (Dispatch). With it, messages are encoded and checked
+when `send` is called, so that one bad value never spoils a batch, and gathered per channel and partition until a batch
+is full or `linger` has passed. The thread that watches the clock is no daemon: it ends by itself when nothing is left,
+so a program that ends without closing its producer still sends what it has gathered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 from tidelog import compression as _compression
 from tidelog import envelope
-from tidelog._native import Named, Position, Receipt, Sender, murmur2
+from tidelog._native import Dispatch, Named, Position, Receipt, Sender, murmur2
 from tidelog.config import Duration, duration_ms
 from tidelog.engine.base import Engine, Opened
 from tidelog.errors import Closed, Error, Fenced, NotSupported, TooLarge
@@ -54,7 +54,7 @@ class Channelish(Protocol[T_co]):
         """The channel's handles, as they are now."""
 
 
-class Producer:
+class Producer(Dispatch):
     """Sends to any channel of a log; made by `log.producer(...)`.
 
     Errors of messages whose receipt nobody asked are raised by `flush` and `close`.
@@ -128,53 +128,49 @@ class Producer:
         """Whether `close` was called."""
         return self._closed
 
-    def send(
-        self,
-        channel: Channelish[T],
-        value: T,
-        *,
-        key: Any = None,
-        headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
-        id: str | None = None,
-        partition: int | None = None,
-        timestamp: datetime | float | None = None,
-    ) -> Receipt:
-        """Send one message; the arguments are those of `channel.send`. With `linger` the receipt completes later.
+    if TYPE_CHECKING:
 
-        Raises SchemaMismatch for a value that is not of the channel's type, TooLarge, NoSpace, StorageFailed, Closed.
-        """
+        def send(
+            self,
+            channel: Channelish[T],
+            value: T,
+            *,
+            key: Any = None,
+            headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+            id: str | None = None,
+            partition: int | None = None,
+            timestamp: datetime | float | None = None,
+        ) -> Receipt:
+            """Send one message as `channel.send` does; with `linger` the receipt completes later."""
+
+        def send_many(
+            self,
+            channel: Channelish[T],
+            values: Any,
+            *,
+            keys: Any = None,
+            headers: Mapping[str, Any] | Sequence[Any] | None = None,
+            ids: Iterable[str | None] | None = None,
+            partition: int | None = None,
+            timestamp: Any = None,
+        ) -> Receipt:
+            """Send many messages as `channel.send_many` does, behind what was gathered for the channel."""
+
+    def _send(self, channel: Channelish[Any], value: Any, **options: Any) -> Receipt:
+        """`send`, where the compiled sender of the channel is not known."""
+        opened = channel.opened()
+        if self._linger:
+            return self._gather(opened, self._checked(opened, value, **options))
+        return self._know(channel, opened).send(value, **options)
+
+    def _send_many(self, channel: Channelish[Any], values: Any, **options: Any) -> Receipt:
         opened = channel.opened()
         if not self._linger:
-            return self._sender(opened).send(
-                value, key=key, headers=headers, id=id, partition=partition, timestamp=timestamp
-            )
-        message = self._checked(opened, value, key, headers, id, partition, timestamp)
-        return self._gather(opened, message)
-
-    def send_many(
-        self,
-        channel: Channelish[T],
-        values: Any,
-        *,
-        keys: Any = None,
-        headers: Mapping[str, Any] | Sequence[Any] | None = None,
-        ids: Iterable[str | None] | None = None,
-        partition: int | None = None,
-        timestamp: Any = None,
-    ) -> Receipt:
-        """Send many messages; the arguments are those of `channel.send_many`. They are batches already, so they do not
-        linger; what was gathered for the channel before goes out first. Raises like `send`."""
-        opened = channel.opened()
-        if not self._linger:
-            return self._sender(opened).send_many(
-                values, keys=keys, headers=headers, ids=ids, partition=partition, timestamp=timestamp
-            )
+            return self._know(channel, opened).send_many(values, **options)
         with self._sending:
             self._send_gathered(opened.definition.id)
             self._raise_kept(opened.definition.id)  # what is sent now would overtake it
-            return self._sender(opened).send_many(
-                values, keys=keys, headers=headers, ids=ids, partition=partition, timestamp=timestamp
-            )
+            return self._sender(opened).send_many(values, **options)
 
     def last(self, channel: Channelish[Any]) -> list[Position | None]:
         """Where this name wrote last in each partition of a channel; None: nowhere that the log knows of. By partition.
@@ -220,6 +216,7 @@ class Producer:
             if self._closed:
                 return
             self._closed = True
+            self._forget()
             self._changed.notify_all()
         self._engine.forget(self)
         try:
@@ -273,8 +270,7 @@ class Producer:
         if not gathered:
             self._open()
         name = f"{opened.definition.id} {gathered}"
-        known = self._senders.get(name)
-        if known is not None and known[0] is opened:
+        if (known := self._senders.get(name)) is not None and known[0] is opened:
             return known[1]
         sender = Sender()
         self._engine.attach_sender(
@@ -288,14 +284,27 @@ class Producer:
         self._senders[name] = (opened, sender)
         return sender
 
+    def _know(self, channel: Channelish[Any], opened: Opened) -> Sender:
+        """The compiled sender of a channel, which the base class finds from now on; with `linger` it must not."""
+        sender = self._sender(opened)
+        if not self._linger:
+            self._remember(channel, sender, opened.generation)
+        return sender
+
     # --- gathering ---
 
     def _checked(
-        self, opened: Opened, value: Any, key: Any, headers: Any, id: str | None, partition: int | None, timestamp: Any
+        self,
+        opened: Opened,
+        value: Any,
+        key: Any = None,
+        headers: Any = None,
+        id: str | None = None,
+        partition: int | None = None,
+        timestamp: Any = None,
     ) -> Waiting:
         """Everything that can be wrong with one message is found here, before it joins a batch."""
-        count = len(opened.partitions)
-        encode = opened.codec.encode
+        count, encode = len(opened.partitions), opened.codec.encode
         data = bytes(value) if encode is None and isinstance(value, bytes | bytearray | memoryview) else value
         if encode is not None:
             data = encode(value)

@@ -68,7 +68,7 @@ class Transaction(NativeTransaction):
         self._producer = producer
         self._synced = level == "synced"
         self._senders: dict[tuple[int, bool], tuple[Opened, Sender]] = {}
-        self._attach(producer._named, consumers, timeout_ms=timeout_ms, synced=self._synced)
+        self._attach(producer, producer._named, consumers, timeout_ms=timeout_ms, synced=self._synced)
 
     if TYPE_CHECKING:
 
@@ -86,42 +86,52 @@ class Transaction(NativeTransaction):
         if self._producer._linger:
             self._producer.flush()
 
-    def send(
-        self,
-        channel: Channelish[T],
-        value: T,
-        *,
-        key: Any = None,
-        headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
-        id: str | None = None,
-        partition: int | None = None,
-        timestamp: datetime | float | None = None,
-    ) -> Receipt:
-        """Send one message; the arguments and errors are those of `channel.send`, compression and partitioner those of
-        the producer. It is in the log when this returns, and readers see it after the commit: the receipt's position is
-        that of the message, and `result(level="synced")` waits for its bytes alone, not for the commit.
+    if TYPE_CHECKING:
 
-        Raises Closed when the transaction has ended, Fenced when it was aborted from elsewhere.
-        """
-        return self._sender(channel.opened()).send(
-            value, key=key, headers=headers, id=id, partition=partition, timestamp=timestamp
-        )
+        def send(
+            self,
+            channel: Channelish[T],
+            value: T,
+            *,
+            key: Any = None,
+            headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+            id: str | None = None,
+            partition: int | None = None,
+            timestamp: datetime | float | None = None,
+        ) -> Receipt:
+            """Send one message; the arguments and errors are those of `channel.send`, compression and partitioner those
+            of the producer. It is in the log when this returns, and readers see it after the commit: the receipt's
+            position is that of the message, and `result(level="synced")` waits for its bytes alone, not for the commit.
 
-    def send_many(
-        self,
-        channel: Channelish[T],
-        values: Any,
-        *,
-        keys: Any = None,
-        headers: Mapping[str, Any] | Sequence[Any] | None = None,
-        ids: Iterable[str | None] | None = None,
-        partition: int | None = None,
-        timestamp: Any = None,
-    ) -> Receipt:
-        """Send many messages; the arguments are those of `channel.send_many`, the rest is as with `send`."""
-        return self._sender(channel.opened()).send_many(
-            values, keys=keys, headers=headers, ids=ids, partition=partition, timestamp=timestamp
-        )
+            Raises Closed when the transaction has ended, Fenced when it was aborted from elsewhere.
+            """
+
+        def send_many(
+            self,
+            channel: Channelish[T],
+            values: Any,
+            *,
+            keys: Any = None,
+            headers: Mapping[str, Any] | Sequence[Any] | None = None,
+            ids: Iterable[str | None] | None = None,
+            partition: int | None = None,
+            timestamp: Any = None,
+        ) -> Receipt:
+            """Send many messages; the arguments are those of `channel.send_many`, the rest is as with `send`."""
+
+    def _send(self, channel: Channelish[Any], value: Any, **options: Any) -> Receipt:
+        """`send`, where the compiled sender of the channel is not known."""
+        return self._found(channel).send(value, **options)
+
+    def _send_many(self, channel: Channelish[Any], values: Any, **options: Any) -> Receipt:
+        return self._found(channel).send_many(values, **options)
+
+    def _found(self, channel: Channelish[Any]) -> Sender:
+        opened = channel.opened()
+        sender = self._sender(opened)
+        self._remember(channel, sender, opened.generation)
+        self._producer._know(channel, opened)
+        return sender
 
     def __repr__(self) -> str:
         return f"<Transaction of {self._producer.name!r} {self.state}>"

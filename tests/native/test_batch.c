@@ -186,6 +186,8 @@ static void check_round_trip(size_t count, uint32_t largest) {
     bytes = slow_encode(want, base_offset, &tl_batch_plain, m, 1);
     CHECK(tl_batch_size_one(m) == bytes && tl_batch_encode_one(one, base_offset, m) == bytes);
     CHECK(memcmp(one, want, bytes) == 0);
+    CHECK(slow_encode(want, base_offset, &spec, m, 1) == bytes);
+    CHECK(tl_batch_encode_signed(one, base_offset, &spec, m) == bytes && memcmp(one, want, bytes) == 0);
     free(one);
     free(want);
     free(got);

@@ -196,6 +196,7 @@ int main(void) {
     test_names();
     test_epochs_end();
     test_many_names();
+    CHECK(kit_straight > 0);
     kit_remove(AT_FDCWD, kit_base);
     return check_report();
 }

@@ -44,7 +44,7 @@ static void answered(letter *what, const tl_appended *appended) {
         single_answered(what->one_of, what);
 }
 
-/* The path of one message with an id first, as the glue does. */
+/* The path of one message with an id, or of a name, first, as the glue does. */
 static int append(tl_partition *to, const letter *what, tl_message *message, tl_appended *appended, tl_error *err) {
     uint8_t header[64], batch[HISTORY_BYTES + 256];
     tl_message_id id = {{0, 0}};
@@ -69,6 +69,11 @@ static int append(tl_partition *to, const letter *what, tl_message *message, tl_
             if (status != TL_EAGAIN)
                 return status;
         }
+    }
+    if (what->id == NULL && what->producer != NULL && what->transaction == NULL && what->sequence < 0) {
+        int status = tl_partition_append_one_named(to, message, what->producer, appended, err);
+        if (status != TL_EAGAIN)
+            return status;
     }
     const tl_append given = {.messages = message, .count = 1, .producing = what->producer == NULL ? NULL : &producing,
                              .ids = what->id == NULL ? NULL : &id};

@@ -74,6 +74,9 @@ size_t tl_batch_size_one(const tl_message *message);
 size_t tl_batch_encode_headed(uint8_t *out, int64_t base_offset, const tl_message *message);
 TL_INLINE void tl_batch_seal(uint8_t *out) { out[16] = 2; }
 
+/* The same as one of a producer: what tl_batch_encode writes for it. */
+size_t tl_batch_encode_signed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *message);
+
 /* The records of a batch without its header, to be compressed elsewhere; then the header over the compressed bytes,
  * which must already stand at out + TL_BATCH_HEADER_BYTES. Both return bytes written in total. */
 size_t tl_batch_encode_records(uint8_t *out, const tl_message *messages, size_t count);

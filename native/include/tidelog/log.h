@@ -86,6 +86,10 @@ void tl_partition_expect_id(tl_partition *partition, const void *id, size_t byte
  * result->base_offset is where). TL_EAGAIN: this needs tl_partition_append, with or without waiting. */
 int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const struct tl_message_id *id,
                                tl_appended *result, tl_error *err);
+/* The path of `send` as a named producer, which never waits: the next message of its name, without headers, in no
+ * transaction. TL_EAGAIN: this needs tl_partition_append. */
+int tl_partition_append_one_named(tl_partition *partition, const tl_message *message, const struct tl_producer *producer,
+                                  tl_appended *result, tl_error *err);
 
 /* Whether somebody holds the append lock now: tells what TL_EAGAIN of a try was about. */
 bool tl_partition_is_locked(const tl_partition *partition);

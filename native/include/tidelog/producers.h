@@ -58,6 +58,8 @@ int tl_producer_check(const tl_producer_state *known, const tl_batch *batch, con
  * `marker` of a control batch: TL_MARKER_ABORT or _COMMIT; of a control batch that is no marker, and of data: _NONE. */
 int tl_producer_table_step(tl_producer_table *table, const tl_batch *batch, uint64_t place, int marker,
                            int32_t coordinator_epoch, tl_error *err);
+/* The same of a data batch of a producer whose state is at hand. */
+void tl_producer_table_add(tl_producer_table *table, tl_producer_state *state, const tl_batch *batch, uint64_t place);
 /* The sequence that comes after `count` messages that begin at `sequence`. */
 TL_INLINE int32_t tl_sequence_after(int32_t sequence, int64_t count) {
     return (int32_t)(((int64_t)sequence + count) & TL_SEQUENCE_MOST);

@@ -47,8 +47,8 @@ _METHODS: dict[type, dict[str, str]] = {
     Channel: {"send": "append", "send_many": "append", "sync": "sync"},
     Consumer: {"receive": "receive", "receive_many": "receive", "commit": "commit", "_finish": "leave"},
     Log: {"sync": "sync"},
-    Producer: {"_sender": "sender"},
-    Transaction: {"_sender": "sender"},
+    Producer: {"send": "slowly", "send_many": "slowly", "_sender": "sender"},
+    Transaction: {"send": "slowly", "send_many": "slowly", "_sender": "sender"},
 }
 
 
@@ -242,6 +242,8 @@ def _looking(methods: dict[str, str]) -> Callable[[Any, str], Any]:
         point = methods.get(name)
         if point is None:
             return found
+        if point == "slowly":  # past the senders that are known already
+            return object.__getattribute__(self, f"_{name}")
         if point == "sender":
             return lambda *arguments, **options: _Sender(found(*arguments, **options), arguments[0].definition.name)
         if point == "receive":
