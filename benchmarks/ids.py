@@ -55,8 +55,7 @@ def run(ctx: Context) -> list[Figure]:
             measured=ours,
             against="`send` without one",
             baseline=theirs,
-            reach=4.0,
-            aim=1.6,
+            reach=1.6,
             place="disk",
             table=True,
         )
