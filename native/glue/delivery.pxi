@@ -413,7 +413,7 @@ cdef class _Delivery(_Feed):
         return 0
 
     @cython.final
-    cdef int commit_to(self, uint32_t i, int64_t offset) except -1:
+    cdef inline int commit_to(self, uint32_t i, int64_t offset) except -1:
         """commit() of one partition, by the caller's own choice, after enter()."""
         self.commit_open(i, offset)
         if self.entries[i].owed and self.entries[i].handed <= offset:
@@ -421,11 +421,12 @@ cdef class _Delivery(_Feed):
         return 0
 
     @cython.final
-    cdef int commit_run(self, _Chunk chunk, size_t run, int64_t offset) except -1:
+    cdef inline int commit_run(self, _Chunk chunk, size_t run, int64_t offset) except -1:
         """commit() of what was handed over. A partition that was lost and came back has another lease: what was handed
         over before that is refused, for it would move the group back behind what others have done meanwhile."""
-        cdef uint32_t i = self.entry_of(chunk, run)
-        if chunk.reader == self.serial and self.entries[i].leased and chunk.runs[run].epoch != self.entries[i].epoch:
+        cdef bint own = chunk.reader == self.serial
+        cdef uint32_t i = chunk.runs[run].entry if own else self.entry_of(chunk, run)
+        if own and self.entries[i].leased and chunk.runs[run].epoch != self.entries[i].epoch:
             fail_plain(TL_EFENCED, f"partition {self.entries[i].number} of {self.shareds[i].name!r} was another "
                        f"consumer's after this was handed over, so it cannot be committed any more",
                        "the messages came again: commit what has been received since then")
