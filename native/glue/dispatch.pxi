@@ -12,65 +12,92 @@ cdef extern from *:
     void PyErr_Clear()
 
 
-cdef inline Sender known_sender(dict known, object channel):
-    """The sender that was remembered for `channel`, or None."""
-    cdef PyObject *found = PyDict_GetItemWithError(known, channel)
-    cdef Sender sender
-    if found == NULL:
-        PyErr_Clear()  # what cannot be hashed is not known
-        return None
-    sender = <Sender>found
-    if sender.store.is_closed or not tl_store_is_open(sender.store.native) \
-            or sender.generation != tl_store_generation(sender.store.native):
-        return None
-    return sender
-
-
-cdef int remember_sender(dict known, object channel, object sender, uint64_t generation) except -1:
-    """What is no compiled sender is not remembered: somebody takes part in every call."""
-    if not isinstance(sender, Sender):
-        return 0
-    if len(known) >= KNOWN_MOST:
-        known.clear()
-    (<Sender>sender).generation = generation
-    try:
-        known[channel] = sender
-    except TypeError:  # what cannot be hashed is found anew each time
-        pass
-    return 0
-
-
 cdef class Dispatch:
-    """What sends to several channels; tidelog.producer.Producer derives from it."""
+    """What sends to several channels; tidelog.producer.Producer and Transaction derive from it."""
 
     cdef dict known
+    cdef object last             # the channel that was sent to last, and its sender: most programs send to one
+    cdef Sender last_sender
 
     def __cinit__(self, *_, **__):
         self.known = {}
 
+    cdef Sender known_sender(self, object channel):
+        """The sender that was remembered for `channel`, or None."""
+        cdef Sender sender = self.last_sender
+        cdef PyObject *found
+        if sender is None or channel is not self.last:
+            found = PyDict_GetItemWithError(self.known, channel)
+            if found == NULL:
+                PyErr_Clear()  # what cannot be hashed is not known
+                return None
+            sender = <Sender>found
+            self.last, self.last_sender = channel, sender
+        if sender.store.is_closed or not tl_store_is_open(sender.store.native) \
+                or sender.generation != tl_store_generation(sender.store.native):
+            return None
+        return sender
+
     def _remember(self, channel, sender, generation, /):
-        """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation (int)."""
-        remember_sender(self.known, channel, sender, generation)
+        """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation (int). What is no
+        compiled sender is not remembered: somebody takes part in every call."""
+        if not isinstance(sender, Sender):
+            return
+        if len(self.known) >= KNOWN_MOST:
+            self._forget()
+        (<Sender>sender).generation = generation
+        self.last_sender = None
+        try:
+            self.known[channel] = sender
+        except TypeError:  # what cannot be hashed is found anew each time
+            pass
 
     def _forget(self):
         """Nothing is known any more."""
         self.known.clear()
+        self.last = self.last_sender = None
+
+    cdef Sender sender_of(self, object channel):
+        """The sender of a channel; None: Python has to be asked."""
+        return self.known_sender(channel)
 
     def send(self, channel, value, *, key=None, headers=None, id=None, partition=None, timestamp=None):
         """Send one message; the arguments are those of `channel.send`. With `linger` the receipt completes later.
 
-        Raises SchemaMismatch for a value that is not of the channel's type, TooLarge, NoSpace, StorageFailed, Closed.
+        In a transaction compression and partitioner are those of the producer. The message is in the log when this
+        returns, and readers see it after the commit: the receipt's position is that of the message, and
+        `result(level="synced")` waits for its bytes alone, not for the commit.
+
+        Raises SchemaMismatch for a value that is not of the channel's type, TooLarge, NoSpace, StorageFailed, Closed
+        (also when the transaction has ended), Fenced (also when it was aborted from elsewhere).
         """
-        cdef Sender sender = known_sender(self.known, channel)
+        cdef Sender sender = self.sender_of(channel)
         if sender is None:
             return self._send(channel, value, key=key, headers=headers, id=id, partition=partition, timestamp=timestamp)
-        return sender.send_one(value, key, headers, id, partition, timestamp)
+        cdef Given given = all_given(key, headers, id, partition, timestamp)
+        return sender.send_one(<PyObject *>value, &given)
 
     def send_many(self, channel, values, *, keys=None, headers=None, ids=None, partition=None, timestamp=None):
         """Send many messages; the arguments are those of `channel.send_many`. They are batches already, so they do not
         linger; what was gathered for the channel before goes out first. Raises like `send`."""
-        cdef Sender sender = known_sender(self.known, channel)
+        cdef Sender sender = self.sender_of(channel)
         if sender is None:
             return self._send_many(channel, values, keys=keys, headers=headers, ids=ids, partition=partition,
                                    timestamp=timestamp)
         return sender.send_all(values, keys, headers, ids, partition, timestamp)
+
+
+cdef object quick_dispatch(object self, PyObject **values, Py_ssize_t count, PyObject *names):
+    cdef Given given
+    cdef Sender sender
+    if count == 2 and (names == NULL or take_given(values + 2, names, &given)):
+        sender = (<Dispatch>self).sender_of(<object>values[0])
+        if sender is not None:
+            return sender.send_alone(values[1]) if names == NULL else sender.send_one(values[1], &given)
+    return call_slowly(_slow_dispatch, self, values, count, names)
+
+
+cdef PyMethodDef _quick_dispatch
+cdef object _slow_dispatch = put_quick(
+    Dispatch, "send", "($self, channel, value, *, key=None, headers=None, id=None, partition=None, timestamp=None)",
+    &_quick_dispatch, <void *>quick_dispatch)

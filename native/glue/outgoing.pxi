@@ -267,10 +267,10 @@ cdef class _Outlet(_Inlet):
         if last.offsets != NULL:
             receipt.at = last.offsets[last.count - 1]
         if len(parts) == 1 and last.ids == NULL and last.offsets == NULL:
-            receipt.handle = self.handles[number]
+            receipt.where = self.handles[number]
             receipt.tail = place.tail
         else:
-            receipt.parts = tuple(parts)
+            receipt.where = tuple(parts)
         if self.synced:
             receipt.sync(-1)
         return receipt

@@ -12,13 +12,13 @@ cdef class Receipt:
     Of several messages `partition` and `offset` are those of the last one; -1 when there was none.
     """
 
-    cdef Partition handle      # None: nothing was sent, or `parts` says more
+    # One field for the three: every one that stays None costs two counts of None's references.
+    cdef object where          # Partition of one run; tuple of _Part: of several; None: nothing was sent
     cdef int64_t at            # offset of the last message
     cdef int64_t total         # messages
     cdef uint64_t tail
     cdef int32_t number        # partition of the last message
-    cdef tuple parts           # of _Part; None: one message
-    cdef bint repeated         # without parts: it was in the log already
+    cdef bint repeated         # of one message: it was in the log already
 
     @property
     def partition(self):
@@ -45,9 +45,9 @@ cdef class Receipt:
         """Whether the message was in the log before, so that nothing was appended and its position is the first one's;
         of several messages: whether all were."""
         cdef _Part part
-        if self.parts is None:
+        if type(self.where) is not tuple:
             return self.repeated
-        for part in self.parts:
+        for part in <tuple>self.where:
             if part.count_duplicates() < part.count:
                 return False
         return self.total > 0
@@ -59,11 +59,11 @@ cdef class Receipt:
         cdef int64_t at = 0
         out = bool_array(self.total)
         cdef uint8_t *to = <uint8_t *>data_of(out) if self.total else NULL
-        if self.parts is None:
+        if type(self.where) is not tuple:
             if self.total:
                 memset(to, self.repeated, <size_t>self.total)
             return out
-        for part in self.parts:
+        for part in <tuple>self.where:
             if part.duplicates != NULL:
                 memcpy(to + at, part.duplicates, part.count)
             at += <int64_t>part.count
@@ -84,11 +84,11 @@ cdef class Receipt:
         """Blocks until every message is on disk; -1: for ever."""
         cdef _Part part
         cdef int64_t until = tl_os.monotonic_ns() + timeout_ns
-        if self.parts is not None:
-            for part in self.parts:
+        if type(self.where) is tuple:
+            for part in <tuple>self.where:
                 part.sync(until, timeout_ns < 0)
-        elif self.handle is not None:
-            sync_partition(self.handle.open_native(), self.tail, timeout_ns)
+        elif self.where is not None:
+            sync_partition((<Partition>self.where).open_native(), self.tail, timeout_ns)
         return 0
 
     @property
@@ -98,11 +98,11 @@ cdef class Receipt:
         cdef int64_t i, at = 0
         out = int32_array(self.total)
         cdef int32_t *to = <int32_t *>data_of(out) if self.total else NULL
-        if self.parts is None:
+        if type(self.where) is not tuple:
             for i in range(self.total):
                 to[i] = self.number
             return out
-        for part in self.parts:
+        for part in <tuple>self.where:
             part.fill_partitions(to + at)
             at += <int64_t>part.count
         return out
@@ -114,11 +114,11 @@ cdef class Receipt:
         cdef int64_t i, at = 0
         out = int64_array(self.total)
         cdef int64_t *to = <int64_t *>data_of(out) if self.total else NULL
-        if self.parts is None:
+        if type(self.where) is not tuple:
             for i in range(self.total):
                 to[i] = self.at - self.total + 1 + i
             return out
-        for part in self.parts:
+        for part in <tuple>self.where:
             part.fill_offsets(to + at)
             at += <int64_t>part.count
         return out

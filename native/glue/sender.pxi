@@ -12,12 +12,14 @@ cdef extern from *:
     bint PyBytes_CheckExact(PyObject *o)
     Py_ssize_t _bytes_size "PyBytes_GET_SIZE"(PyObject *o)
     char *_bytes_at "PyBytes_AS_STRING"(PyObject *o)
+    PyObject *_list_item "PyList_GET_ITEM"(PyObject *o, Py_ssize_t i)
 
 
 cdef class Sender(_Outlet):
     """The sending half of a channel, for one ack level and compression; thread-safe. Channel derives from it."""
 
     cdef bint plain              # values are bytes, nothing is compressed or synced: the path of `send`
+    cdef Py_ssize_t bare_below   # values of fewer bytes take send_bare, where nothing but the value is given
     cdef bint typed              # every message has the header "type"
     cdef int64_t max_message_bytes
     cdef uint64_t generation     # of the catalogue when it was remembered for a channel; see dispatch.pxi
@@ -70,6 +72,8 @@ cdef class Sender(_Outlet):
         self.sticky_left = STICKY_BYTES
         self.sampler = new_sampler(<Partition>handles[0], shared.name, count, watch)
         self.skip = self.sampler.gap() // 2
+        if self.plain and not self.typed and partitioner is None:
+            self.bare_below = min(self.max_message_bytes, RELEASE_FROM_BYTES) + 1
         self.partitions = count
 
     def _within(self, _Transacting transacting, through, /):
@@ -111,10 +115,59 @@ cdef class Sender(_Outlet):
         `partition`: int, overrides the rule; `timestamp`: aware datetime or seconds since 1970, default now.
         Raises SchemaMismatch, TooLarge, ValueError, TypeError, NoSpace, StorageFailed, Locked, Closed.
         """
-        return self.send_one(value, key, headers, id, partition, timestamp)
+        cdef Given given = all_given(key, headers, id, partition, timestamp)
+        return self.send_one(<PyObject *>value, &given)
 
     @cython.final
-    cdef Receipt send_one(self, value, key, headers, id, partition, timestamp):
+    cdef Receipt send_bare(self, PyObject *value):
+        """What send_one does with fewer than bare_below bytes and nothing else, where nothing is in the way: half the
+        instructions of Python's part of a send."""
+        cdef tl_message message
+        cdef tl_appended result
+        cdef tl_error err
+        cdef Py_ssize_t value_bytes = _bytes_size(value)
+        cdef uint32_t number
+        cdef int code = TL_EAGAIN
+        if self.store.is_closed:
+            return self.send_one(value, &_NOTHING)
+        message.key = message.headers = NULL
+        message.headers_bytes = 0
+        message.key_bytes = -1
+        message.value = <const uint8_t *>_bytes_at(value)
+        message.value_bytes = <int32_t>value_bytes
+        message.timestamp_ms = tl_clock_ms(&self.clock)
+        number = self.stick(value_bytes)
+        if self.named is None:
+            code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
+        elif self.producing.sequence < 0:
+            self.check_sender()
+            code = tl_partition_append_one_named(self.natives[number], &message, self.producing.producer, &result, &err)
+        if code < 0:
+            self.sticky_left += value_bytes
+            return self.send_one(value, &_NOTHING)
+        self.sample(&message, 1, number, NULL)
+        return self.receipt_at(number, &result)
+
+    @cython.final
+    cdef inline Receipt send_alone(self, PyObject *value):
+        """A value without anything else."""
+        if PyBytes_CheckExact(value) and _bytes_size(value) < self.bare_below:
+            return self.send_bare(value)
+        return self.send_one(value, &_NOTHING)
+
+    @cython.final
+    cdef inline Receipt receipt_at(self, uint32_t number, const tl_appended *result):
+        """Of one message."""
+        cdef Receipt receipt = Receipt.__new__(Receipt)
+        receipt.where = <object>_list_item(<PyObject *>self.handles, number)
+        receipt.at = result.base_offset
+        receipt.total = 1
+        receipt.tail = result.tail
+        receipt.number = <int32_t>number
+        return receipt
+
+    @cython.final
+    cdef Receipt send_one(self, PyObject *value, const Given *given):
         cdef tl_message message
         cdef tl_appended result
         cdef tl_append what
@@ -123,7 +176,8 @@ cdef class Sender(_Outlet):
         cdef int code
         cdef Py_ssize_t key_bytes = -1, value_bytes
         cdef const char *text
-        cdef object data = value
+        cdef PyObject *data = value
+        cdef object made, block_of, keyed
         cdef int64_t patience = -1, first = 0
         cdef Py_ssize_t id_bytes = 0
         cdef const char *id_at = NULL
@@ -132,36 +186,37 @@ cdef class Sender(_Outlet):
         cdef _IdBlock block
         if self.partitions == 0 or self.store.is_closed:
             self.check_open()
-        if type(value) is not bytes or not self.plain:
-            data = self.bytes_of(value)
-        value_bytes = PyBytes_GET_SIZE(data)
+        if not self.plain or not PyBytes_CheckExact(value):
+            made = self.bytes_of(<object>value)
+            data = <PyObject *>made
+        value_bytes = _bytes_size(data)
         message.key = NULL
-        if key is not None:
-            if type(key) is bytes:
-                message.key = <const uint8_t *>PyBytes_AS_STRING(key)
-                key_bytes = PyBytes_GET_SIZE(key)
-            elif type(key) is str:
-                text = PyUnicode_AsUTF8AndSize(key, &key_bytes)
+        if given.key != NULL:
+            if PyBytes_CheckExact(given.key):
+                message.key = <const uint8_t *>_bytes_at(given.key)
+                key_bytes = _bytes_size(given.key)
+            elif PyUnicode_CheckExact(given.key):
+                text = PyUnicode_AsUTF8AndSize(<object>given.key, &key_bytes)
                 message.key = <const uint8_t *>text
             else:
-                key = self.shared.key_bytes(key)
-                if key is not None:
-                    message.key = <const uint8_t *>PyBytes_AS_STRING(key)
-                    key_bytes = PyBytes_GET_SIZE(key)
+                keyed = self.shared.key_bytes(<object>given.key)
+                if keyed is not None:
+                    message.key = <const uint8_t *>PyBytes_AS_STRING(keyed)
+                    key_bytes = PyBytes_GET_SIZE(keyed)
         if value_bytes + max(key_bytes, 0) > self.max_message_bytes:
             self.too_large(value_bytes, key_bytes, "")
-        if id is not None:
-            id_at = id_text(id, &id_bytes)
-        if partition is not None:
-            number = self.check_partition(partition)
+        if given.id != NULL:
+            id_at = id_text(<object>given.id, &id_bytes)
+        if given.partition != NULL:
+            number = self.check_partition(<object>given.partition)
         elif self.partitioner is not None:
             number = self.ask_partitioner(
-                None if key_bytes < 0 else PyBytes_FromStringAndSize(<char *>message.key, key_bytes), value)
+                None if key_bytes < 0 else PyBytes_FromStringAndSize(<char *>message.key, key_bytes), <object>value)
         elif self.partitions == 1 and (key_bytes >= 0 or id_at != NULL):
             number = 0
         elif message.key != NULL:
             number = tl_partition_of(tl_murmur2(message.key, <size_t>key_bytes), self.partitions)
-        elif id is not None:
+        elif id_at != NULL:
             number = tl_partition_of(tl_murmur2(id_at, <size_t>id_bytes), self.partitions)
         else:
             number = self.stick(value_bytes)
@@ -169,23 +224,24 @@ cdef class Sender(_Outlet):
             tl_partition_expect_id(self.natives[number], id_at, <size_t>id_bytes, &hashed)
         message.headers = NULL
         message.headers_bytes = 0
-        if id_at != NULL and headers is None and not self.typed and id_bytes <= SHORT_ID_BYTES:
+        if id_at != NULL and given.headers == NULL and not self.typed and id_bytes <= SHORT_ID_BYTES:
             message.headers_bytes = <uint32_t>put_id_block(&block, id_at, <size_t>id_bytes)
             message.headers = block.at
-        elif headers is not None or id is not None or self.typed:
-            headers = self.shared.header_block(headers, id, value)
-            if headers is not None:
-                message.headers = <const uint8_t *>PyBytes_AS_STRING(headers)
-                message.headers_bytes = <uint32_t>PyBytes_GET_SIZE(headers)
-        message.value = <const uint8_t *>PyBytes_AS_STRING(data)
+        elif given.headers != NULL or id_at != NULL or self.typed:
+            block_of = self.shared.header_block(or_none(given.headers), or_none(given.id), <object>value)
+            if block_of is not None:
+                message.headers = <const uint8_t *>PyBytes_AS_STRING(block_of)
+                message.headers_bytes = <uint32_t>PyBytes_GET_SIZE(block_of)
+        message.value = <const uint8_t *>_bytes_at(data)
         message.value_bytes = <int32_t>value_bytes
         message.key_bytes = <int32_t>key_bytes
-        message.timestamp_ms = tl_clock_ms(&self.clock) if timestamp is None else milliseconds(timestamp)
+        message.timestamp_ms = (tl_clock_ms(&self.clock) if given.timestamp == NULL
+                                else milliseconds(<object>given.timestamp))
         if (self.synced or self.compress is not None or (message.headers != NULL and id_at == NULL)
                 or value_bytes + key_bytes + message.headers_bytes > RELEASE_FROM_BYTES):
             value_bytes += message.headers_bytes
             return self.receipt_of([self.send_messages(&message, 1, <size_t>value_bytes, number, NULL,
-                                                       None if id is None else (id,))])
+                                                       None if id_at == NULL else (<object>given.id,))])
         if self.named is not None or id_at != NULL:
             code = TL_EAGAIN
             if self.named is None:
@@ -216,13 +272,8 @@ cdef class Sender(_Outlet):
                 fail(code, &err)
         if not repeated:
             self.sample(&message, 1, number, NULL)
-        cdef Receipt receipt = Receipt.__new__(Receipt)
+        cdef Receipt receipt = self.receipt_at(number, &result)
         receipt.repeated = repeated
-        receipt.handle = <Partition>PyList_GET_ITEM(self.handles, number)
-        receipt.at = result.base_offset
-        receipt.total = 1
-        receipt.tail = result.tail
-        receipt.number = <int32_t>number
         return receipt
 
     def send_many(self, values, *, keys=None, headers=None, ids=None, partition=None, timestamp=None):
@@ -390,3 +441,19 @@ cdef class Sender(_Outlet):
 
     cdef int too_large(self, Py_ssize_t value_bytes, Py_ssize_t key_bytes, str which) except -1:
         raise_too_large(self.shared, value_bytes, key_bytes, which)
+
+
+cdef object quick_send(object self, PyObject **values, Py_ssize_t count, PyObject *names):
+    cdef Given given
+    if count == 1:
+        if names == NULL:
+            return (<Sender>self).send_alone(values[0])
+        if take_given(values + 1, names, &given):
+            return (<Sender>self).send_one(values[0], &given)
+    return call_slowly(_slow_send, self, values, count, names)
+
+
+cdef PyMethodDef _quick_send
+cdef object _slow_send = put_quick(
+    Sender, "send", "($self, value, *, key=None, headers=None, id=None, partition=None, timestamp=None)", &_quick_send,
+    <void *>quick_send)

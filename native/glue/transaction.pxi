@@ -8,7 +8,7 @@ cdef tuple _TRANSACTION_STATES = ("new", "open", "open", "committed", "aborted",
 
 
 @cython.no_gc_clear
-cdef class Transaction:
+cdef class Transaction(Dispatch):
     """What messages of one named producer and offsets of consumers become visible together, or not at all. Begun by
     `with`; leaving commits, an exception aborts. tidelog.transaction derives from it."""
 
@@ -18,8 +18,7 @@ cdef class Transaction:
     cdef bint synced
     cdef unsigned long ender   # thread that ends it now, 0: none
     cdef bint ended            # by commit() or abort(): leaving then does nothing
-    cdef dict known            # by channel, the senders of this transaction; see dispatch.pxi
-    cdef Dispatch outside      # the producer
+    cdef Dispatch outside      # the producer; what is `known` here are senders of this transaction alone
     cdef object __weakref__
 
     def _attach(self, Dispatch outside, Named producer, readers, *, timeout_ms, synced):
@@ -33,7 +32,6 @@ cdef class Transaction:
             reader.check_part()
         if len(self.readers) > 1 and len({id(reader) for reader in self.readers}) != len(self.readers):
             raise ValueError("a consumer is named twice: a transaction takes each of its consumers once")
-        self.known = {}
         self.outside = outside
         self.timeout_ms = timeout_ms
         self.synced = synced
@@ -64,41 +62,16 @@ cdef class Transaction:
 
     # --- sending ---
 
-    def _remember(self, channel, sender, generation, /):
-        """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation (int)."""
-        self.checked()
-        remember_sender(self.known, channel, sender, generation)
-
     cdef Sender sender_of(self, object channel):
         """The sender of a channel within this transaction; None: neither it nor the producer knows one."""
         cdef _Transacting inside = self.checked()
-        cdef Sender sender = known_sender(self.known, channel), base
+        cdef Sender sender = self.known_sender(channel), base
         if sender is None:
-            base = known_sender(self.outside.known, channel)
+            base = self.outside.known_sender(channel)
             if base is not None and base.named is inside.producer:
                 sender = base._within(inside, self.synced)
-                remember_sender(self.known, channel, sender, base.generation)
+                self._remember(channel, sender, base.generation)
         return sender
-
-    def send(self, channel, value, *, key=None, headers=None, id=None, partition=None, timestamp=None):
-        """Send one message; the arguments and errors are those of `channel.send`, compression and partitioner those of
-        the producer. It is in the log when this returns, and readers see it after the commit: the receipt's position is
-        that of the message, and `result(level="synced")` waits for its bytes alone, not for the commit.
-
-        Raises Closed when the transaction has ended, Fenced when it was aborted from elsewhere.
-        """
-        cdef Sender sender = self.sender_of(channel)
-        if sender is None:
-            return self._send(channel, value, key=key, headers=headers, id=id, partition=partition, timestamp=timestamp)
-        return sender.send_one(value, key, headers, id, partition, timestamp)
-
-    def send_many(self, channel, values, *, keys=None, headers=None, ids=None, partition=None, timestamp=None):
-        """Send many messages; the arguments are those of `channel.send_many`, the rest is as with `send`."""
-        cdef Sender sender = self.sender_of(channel)
-        if sender is None:
-            return self._send_many(channel, values, keys=keys, headers=headers, ids=ids, partition=partition,
-                                   timestamp=timestamp)
-        return sender.send_all(values, keys, headers, ids, partition, timestamp)
 
     # --- beginning ---
 

@@ -9,14 +9,6 @@
 #include "tidelog/crc32c.h"
 #include "tidelog/guard.h"
 
-void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
-    const tl_end *end = __atomic_load_n(&hot->end_a.tail, __ATOMIC_ACQUIRE) == tail ? &hot->end_a : &hot->end_b;
-    if (TL_BUG(END_SLOT_WITHOUT_TAG))
-        end = __atomic_load_n(&hot->end_a.end_offset, __ATOMIC_ACQUIRE) >= __atomic_load_n(&hot->end_b.end_offset, __ATOMIC_ACQUIRE)
-                  ? &hot->end_a : &hot->end_b;
-    tl_end_load(end, out);
-}
-
 bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out) {
     for (int tries = 0; tries < 10000; tries++) {
         uint64_t seen = __atomic_load_n(&hot->tail, __ATOMIC_ACQUIRE);
@@ -30,10 +22,11 @@ bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out) {
     return false;
 }
 
-int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
+/* What the lock was not simply free for, or what forbids to append under it. */
+__attribute__((noinline)) static int lock_slowly(tl_partition *partition, bool locked, bool try_only, tl_error *err) {
     tl_store *store = partition->store;
     tl_hot *hot = partition->hot;
-    if (TL_UNLIKELY(!tl_lock_try(&hot->lock, store->me))) {
+    if (!locked) {
         if (try_only)
             return TL_EAGAIN;
         int taken = tl_store_take(store, &hot->lock, "a partition is locked", err);
@@ -48,21 +41,31 @@ int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
         }
     }
     int status = TL_OK;
-    if (TL_UNLIKELY(!tl_store_usable(store)))
+    if (!tl_store_usable(store))
         status = tl_store_refuse(store, err);
-    else if (TL_UNLIKELY(store->options.look))
+    else if (store->options.look)
         status = tl_store_refuse_look(store, err);
-    else if (TL_UNLIKELY(__atomic_load_n(&hot->id, __ATOMIC_RELAXED) != partition->id) && !TL_BUG(WRITER_IGNORES_DROP))
+    else if (__atomic_load_n(&hot->id, __ATOMIC_RELAXED) != partition->id && !TL_BUG(WRITER_IGNORES_DROP))
         status = tl_fail(err, TL_EDROPPED, "the channel was dropped", partition->cold->directory, -1);
-    else if (TL_UNLIKELY(__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) != 0)) {
+    else if (__atomic_load_n(&hot->failed, __ATOMIC_RELAXED) != 0) {
         const char *what = (hot->failed & TL_UNRECOVERED) != 0 ? tl_given_up : "a sync of the partition failed: it takes no more messages";
         status = tl_fail(err, TL_EFAILED, what, partition->cold->directory, -1);
         if (err != NULL)
             err->sys_errno = (int)(hot->failed & ~TL_UNRECOVERED);
     }
-    if (TL_UNLIKELY(status < 0))
+    if (status < 0)
         tl_lock_release(&hot->lock, store->me);
     return status;
+}
+
+int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
+    tl_store *store = partition->store;
+    tl_hot *hot = partition->hot;
+    bool locked = tl_lock_try(&hot->lock, store->me);
+    if (TL_LIKELY(locked && tl_store_usable(store) && !store->options.look &&
+                  __atomic_load_n(&hot->id, __ATOMIC_RELAXED) == partition->id && __atomic_load_n(&hot->failed, __ATOMIC_RELAXED) == 0))
+        return TL_OK;
+    return lock_slowly(partition, locked, try_only, err);
 }
 
 bool tl_partition_is_locked(const tl_partition *partition) {
@@ -153,51 +156,56 @@ static int make_room(tl_partition *partition, size_t bytes, size_t count, unsign
     }
 }
 
-/* The entry is made after the batch is published: an index is never ahead of the data. Every 4 KiB or so it costs more
- * than a few additions; a failure to make an entry is no failure of the append, since lookups scan on. */
-static void note_index(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
+/* An entry is due. Every 4 KiB or so it costs more than a few additions; a failure to make one is no failure of the append,
+ * since lookups scan on. */
+__attribute__((noinline)) static void make_entry(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
     tl_hot *hot = partition->hot;
     tl_index_progress progress = {hot->bytes_since_entry, hot->time_max_ms, hot->time_max_offset};
-    if (TL_LIKELY(progress.bytes_since_entry <= TL_INDEX_INTERVAL_BYTES)) {
-        tl_index none = {0};
-        (void)tl_index_note(&none, &progress, batch, NULL);
-    } else {
-        tl_segment *segment = partition->writer;
-        tl_index index;
-        uint32_t wanted = (hot->index_entries + 2) * TL_INDEX_ENTRY_BYTES;
-        uint32_t wanted_time = (hot->time_entries + 2) * TL_INDEX_TIME_ENTRY_BYTES;
-        bool has_room = segment->offset_map != NULL && segment->time_map != NULL && wanted <= segment->offset_allocated &&
+    tl_segment *segment = partition->writer;
+    tl_index index;
+    uint32_t wanted = (hot->index_entries + 2) * TL_INDEX_ENTRY_BYTES;
+    uint32_t wanted_time = (hot->time_entries + 2) * TL_INDEX_TIME_ENTRY_BYTES;
+    bool has_room = segment->offset_map != NULL && segment->time_map != NULL && wanted <= segment->offset_allocated &&
                     wanted_time <= segment->time_allocated;
-        memset(&index, 0, sizeof index);
-        if ((has_room || may_block) && tl_segment_index(partition, segment, &index, true, NULL) == TL_OK) {
-            tl_guard guard;
-            TL_GUARDED(guard) {
-                (void)tl_index_note(&index, &progress, batch, NULL);
-                TL_POINT("append.index_entry");
-                tl_hot_set_counts(hot, index.offset_count, index.time_count);
-                TL_POINT("append.index_counted");
-            } TL_GUARD_CAUGHT(guard) {
-                progress.bytes_since_entry = 0;
-            }
-        } else { /* without the system call it takes to grow the index: the next append that may block makes the entry */
-            if (batch->max_timestamp_ms > progress.max_timestamp_ms) {
-                progress.max_timestamp_ms = batch->max_timestamp_ms;
-                progress.max_timestamp_offset = batch->last_offset;
-            }
-            progress.bytes_since_entry += batch->bytes;
+    memset(&index, 0, sizeof index);
+    if ((has_room || may_block) && tl_segment_index(partition, segment, &index, true, NULL) == TL_OK) {
+        tl_guard guard;
+        TL_GUARDED(guard) {
+            (void)tl_index_note(&index, &progress, batch, NULL);
+            TL_POINT("append.index_entry");
+            tl_hot_set_counts(hot, index.offset_count, index.time_count);
+            TL_POINT("append.index_counted");
+        } TL_GUARD_CAUGHT(guard) {
+            progress.bytes_since_entry = 0;
         }
+    } else { /* without the system call it takes to grow the index: the next append that may block makes the entry */
+        tl_index_count(&progress, batch);
     }
     tl_hot_set_progress(hot, progress.bytes_since_entry, progress.max_timestamp_ms, progress.max_timestamp_offset);
 }
 
-/* The running CRC over a batch's first 21 bytes. They were stored a moment ago: loads of the same widths are forwarded. */
-TL_INLINE uint32_t sum_prefix(uint32_t crc, const uint8_t *header) {
-    return tl_crc32c_prefix(crc, tl_le64(header), tl_le32(header + 8) | (uint64_t)tl_le32(header + 12) << 32,
-                            header[16] | (uint64_t)tl_le32(header + 17) << 8);
+/* After the batch is published: an index is never ahead of the data. */
+TL_INLINE void note_index(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
+    tl_hot *hot = partition->hot;
+    tl_index_progress progress = {hot->bytes_since_entry, hot->time_max_ms, hot->time_max_offset};
+    if (TL_UNLIKELY(progress.bytes_since_entry > TL_INDEX_INTERVAL_BYTES)) {
+        make_entry(partition, batch, may_block);
+        return;
+    }
+    tl_index_count(&progress, batch);
+    tl_hot_set_progress(hot, progress.bytes_since_entry, progress.max_timestamp_ms, progress.max_timestamp_offset);
+}
+
+/* The running CRC over a batch's first 21 bytes: base offset, length, leader epoch 0, magic, CRC. What is known is not loaded:
+ * the length and the epoch were stored a moment ago as two words, and a load of both at once would wait for the stores. */
+TL_INLINE uint32_t sum_prefix(uint32_t crc, int64_t base_offset, size_t bytes, const uint8_t *header) {
+    const uint64_t words[3] = {__builtin_bswap64((uint64_t)base_offset), __builtin_bswap32((uint32_t)bytes - TL_BATCH_PREFIX_BYTES),
+                               header[16] | (uint64_t)tl_le32(header + 17) << 8};
+    return tl_crc32c_words(crc, words, TL_BATCH_CRC_FROM);
 }
 
 /* `header` is the batch as it stands in memory now. */
-static uint64_t publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes, int64_t next_offset,
+TL_INLINE uint64_t publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes, int64_t next_offset,
                         int64_t max_timestamp_ms, bool may_block) {
     tl_hot *hot = partition->hot;
     uint64_t tail = where->tail + bytes;
@@ -205,7 +213,8 @@ static uint64_t publish(tl_partition *partition, const tl_room *where, const uin
     const tl_end filled = {.tail = tail, .end_offset = next_offset,
                            .max_timestamp_ms = where->end.max_timestamp_ms > max_timestamp_ms
                                ? where->end.max_timestamp_ms : max_timestamp_ms,
-                           .header_crc = sum_prefix(where->end.header_crc, header), .batches = where->end.batches + 1};
+                           .header_crc = sum_prefix(where->end.header_crc, where->end.end_offset, bytes, header),
+                           .batches = where->end.batches + 1};
     tl_end_store(end, &filled);
     TL_POINT("append.end_filled");
     const tl_index_batch noted = {next_offset - 1, max_timestamp_ms, tl_place_position(where->tail), (uint32_t)bytes};
@@ -264,7 +273,8 @@ int tl_append_help(tl_partition *partition, unsigned flags, tl_error *err) {
 
 int tl_partition_append_one(tl_partition *partition, const tl_message *message, unsigned flags, tl_appended *result, tl_error *err) {
     tl_hot *hot = partition->hot;
-    size_t bytes = tl_batch_size_one(message);
+    const tl_frame frame = tl_batch_frame(message);
+    size_t bytes = frame.bytes;
     if (TL_UNLIKELY(bytes > TL_TRY_MOST_BYTES || (flags & TL_APPEND_THROUGH_FILE) != 0)) {
         const tl_append many = {.messages = message, .count = 1};
         return tl_partition_append(partition, &many, flags, result, err);
@@ -291,7 +301,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
         __atomic_store_n(&hot->tail, where.tail + bytes, __ATOMIC_RELEASE);
     tl_guard guard;
     TL_GUARDED(guard) {
-        tl_batch_encode_one(where.at, offset, message);
+        tl_batch_encode_one(where.at, offset, message, &frame);
     } TL_GUARD_CAUGHT(guard) {
         status = map_failed(partition, &guard, err);
         tl_partition_unlock(partition);

@@ -8,16 +8,15 @@
 #include "remembering.h"
 
 #include "tidelog/guard.h"
-#include "tidelog/record.h"
 
 /* What is written before the message is published. 0: it was; 1: it is a duplicate; negative: nothing was.
  *
  * The batch is written first, without its magic: the answer lies in memory that is in no cache, and comes meanwhile. What
  * turns out not to be sent leaves zeros again, since bytes past the tail can be part of no message. */
 TL_INLINE int put(tl_partition *partition, const tl_message *message, const tl_message_id *id, const tl_ids_rule *rule,
-                  size_t bytes, tl_room *where, int64_t *offset) {
-    tl_append_reserve(partition, where, bytes);
-    (void)tl_batch_encode_headed(where->at, where->end.end_offset, message);
+                  const tl_frame *frame, tl_room *where, int64_t *offset) {
+    tl_append_reserve(partition, where, frame->bytes);
+    tl_batch_encode_unsealed(where->at, where->end.end_offset, message, frame);
     if (TL_BUG(ID_SEALED_FIRST))
         tl_batch_seal(where->at);
     TL_POINT("append_id.written");
@@ -28,7 +27,7 @@ TL_INLINE int put(tl_partition *partition, const tl_message *message, const tl_m
     }
     TL_POINT("append_id.refused");
     if (!TL_BUG(ID_NOT_UNDONE))
-        memset(where->at, 0, bytes);
+        memset(where->at, 0, frame->bytes);
     TL_POINT("append_id.zeroed");
     tl_append_abandon(partition, where);
     return status;
@@ -36,10 +35,11 @@ TL_INLINE int put(tl_partition *partition, const tl_message *message, const tl_m
 
 /* Functions of their own: what a guard may clobber must not live in the caller's registers. */
 __attribute__((noinline)) static int put_guarded(tl_partition *partition, const tl_message *message, const tl_message_id *id,
-                                                 const tl_ids_rule *rule, size_t bytes, tl_room *where, int64_t *offset) {
+                                                 const tl_ids_rule *rule, const tl_frame *frame, tl_room *where,
+                                                 int64_t *offset) {
     volatile int status = TL_EBUS;
     tl_guard guard;
-    TL_GUARDED(guard) { status = put(partition, message, id, rule, bytes, where, offset); }
+    TL_GUARDED(guard) { status = put(partition, message, id, rule, frame, where, offset); }
     TL_GUARD_CAUGHT(guard) { return TL_EBUS; }
     return status;
 }
@@ -52,7 +52,7 @@ __attribute__((noinline)) static bool fill(tl_ids_window *window, const tl_messa
 }
 
 /* Under the lock. */
-static int append_locked(tl_partition *partition, const tl_message *message, const tl_message_id *id, size_t bytes,
+static int append_locked(tl_partition *partition, const tl_message *message, const tl_message_id *id, const tl_frame *frame,
                          tl_room *where, tl_appended *result, tl_error *err) {
     tl_cold *cold = partition->cold;
     struct tl_ids *ids = partition->ids;
@@ -63,10 +63,10 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
     tl_ids_rule rule;
     if (TL_UNLIKELY(!tl_ids_rule_at(partition, tl_clock_monotonic_ms(&ids->clock), &rule) || rule.count == 0))
         return TL_EAGAIN;
-    int status = tl_append_room(partition, bytes, 1, TL_APPEND_TRY, where, err);
+    int status = tl_append_room(partition, frame->bytes, 1, TL_APPEND_TRY, where, err);
     if (TL_UNLIKELY(status < 0))
         return status;
-    status = put_guarded(partition, message, id, &rule, bytes, where, &result->base_offset);
+    status = put_guarded(partition, message, id, &rule, frame, where, &result->base_offset);
     if (TL_UNLIKELY(status < 0 || (status == 1 && (uint64_t)result->base_offset >= (uint64_t)where->end.end_offset)))
         return TL_EAGAIN; /* full, damaged, or in a transaction */
     result->answered = 1;
@@ -76,7 +76,7 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
         return TL_OK;
     TL_POINT("append_id.copied");
     result->base_offset = where->end.end_offset;
-    result->tail = tl_append_publish(partition, where, where->at, bytes, result->base_offset + 1, message->timestamp_ms, false);
+    result->tail = tl_append_publish(partition, where, where->at, frame->bytes, result->base_offset + 1, message->timestamp_ms, false);
     if (TL_BUG(IDS_COMPLETE_FIRST))
         __atomic_store_n(&cold->ids_complete, result->tail, __ATOMIC_RELEASE);
     TL_POINT("append_id.published");
@@ -96,9 +96,8 @@ void tl_partition_expect_id(tl_partition *partition, const void *id, size_t byte
 
 int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const tl_message_id *id, tl_appended *result,
                                tl_error *err) {
-    size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, message->key_bytes, message->value_bytes,
-                                                                                message->headers_bytes));
-    if (TL_UNLIKELY(bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0))
+    const tl_frame frame = tl_batch_frame(message);
+    if (TL_UNLIKELY(frame.bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0))
         return TL_EAGAIN;
     int status = tl_partition_lock(partition, true, err);
     if (TL_UNLIKELY(status < 0))
@@ -106,7 +105,7 @@ int tl_partition_append_one_id(tl_partition *partition, const tl_message *messag
     TL_POINT("append_id.locked");
     tl_room where;
     where.looked = 0;
-    status = append_locked(partition, message, id, bytes, &where, result, err);
+    status = append_locked(partition, message, id, &frame, &where, result, err);
     tl_append_unlock(partition, &where);
     result->next_offset = result->base_offset + 1;
     return status;

@@ -8,19 +8,19 @@
 #include "producers.h"
 
 #include "tidelog/guard.h"
-#include "tidelog/record.h"
 
 /* In a function of its own: what a guard may clobber must not live in the caller's registers. */
-__attribute__((noinline)) static bool put(const tl_room *where, const tl_batch_spec *spec, const tl_message *message) {
+__attribute__((noinline)) static bool put(const tl_room *where, const tl_batch_spec *spec, const tl_message *message,
+                                         const tl_frame *frame) {
     tl_guard guard;
-    TL_GUARDED(guard) { (void)tl_batch_encode_signed(where->at, where->end.end_offset, spec, message); }
+    TL_GUARDED(guard) { tl_batch_encode_signed(where->at, where->end.end_offset, spec, message, frame); }
     TL_GUARD_CAUGHT(guard) { return false; }
     return true;
 }
 
 /* Under the lock, with the table. */
-static int append_locked(tl_partition *partition, const tl_message *message, const tl_producer *producer, size_t bytes,
-                         tl_room *where, tl_appended *result, tl_error *err) {
+static int append_locked(tl_partition *partition, const tl_message *message, const tl_producer *producer,
+                         const tl_frame *frame, tl_room *where, tl_appended *result, tl_error *err) {
     tl_producers *own = partition->producers;
     bool far = false;
     if (TL_UNLIKELY(own == NULL || (own->complete != partition->hot->tail && !tl_producers_follow(partition, &far)) ||
@@ -34,16 +34,16 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
         return TL_EAGAIN;
     const tl_batch_spec spec = {producer->producer_id, tl_producer_next_sequence(known, epoch), epoch, 0};
     tl_batch batch = {.producer_id = spec.producer_id, .producer_epoch = epoch, .base_sequence = spec.base_sequence, .count = 1,
-                      .bytes = (uint32_t)bytes, .max_timestamp_ms = message->timestamp_ms};
-    int status = tl_append_room(partition, bytes, 1, TL_APPEND_TRY, where, err);
+                      .bytes = (uint32_t)frame->bytes, .max_timestamp_ms = message->timestamp_ms};
+    int status = tl_append_room(partition, frame->bytes, 1, TL_APPEND_TRY, where, err);
     if (TL_UNLIKELY(status < 0))
         return status;
-    tl_append_reserve(partition, where, bytes);
-    if (TL_UNLIKELY(!put(where, &spec, message)))
+    tl_append_reserve(partition, where, frame->bytes);
+    if (TL_UNLIKELY(!put(where, &spec, message, frame)))
         return TL_EAGAIN;
     TL_POINT("append_named.copied");
     batch.base_offset = where->end.end_offset;
-    uint64_t tail = tl_append_publish(partition, where, where->at, bytes, batch.base_offset + 1, message->timestamp_ms, false);
+    uint64_t tail = tl_append_publish(partition, where, where->at, frame->bytes, batch.base_offset + 1, message->timestamp_ms, false);
     TL_POINT("append_named.published");
     tl_append_follow_ids(partition, where->tail, tail);
     if (TL_LIKELY(own->complete == where->tail)) {
@@ -61,8 +61,8 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
 
 int tl_partition_append_one_named(tl_partition *partition, const tl_message *message, const tl_producer *producer,
                                   tl_appended *result, tl_error *err) {
-    size_t bytes = tl_batch_size_one(message);
-    if (TL_UNLIKELY(bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0 ||
+    const tl_frame frame = tl_batch_frame(message);
+    if (TL_UNLIKELY(frame.bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0 ||
                     !tl_producers_try(partition)))
         return TL_EAGAIN;
     tl_room where;
@@ -70,7 +70,7 @@ int tl_partition_append_one_named(tl_partition *partition, const tl_message *mes
     int status = tl_partition_lock(partition, true, err);
     if (TL_LIKELY(status == TL_OK)) {
         TL_POINT("append_named.locked");
-        status = append_locked(partition, message, producer, bytes, &where, result, err);
+        status = append_locked(partition, message, producer, &frame, &where, result, err);
         tl_append_unlock(partition, &where);
     }
     tl_producers_done(partition);

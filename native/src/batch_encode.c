@@ -16,22 +16,41 @@
 
 const tl_batch_spec tl_batch_plain = {.producer_id = -1, .base_sequence = -1, .producer_epoch = -1, .attributes = 0};
 
+/* What the CRC covers of a header, 40 bytes, put together in registers: fields stored one by one could not be loaded as words
+ * without waiting for the stores. */
+typedef struct header_words {
+    uint64_t at[5];
+} header_words;
+
+#define HEADER_SUMMED_BYTES (TL_BATCH_HEADER_BYTES - TL_BATCH_CRC_FROM)
+
+TL_INLINE header_words words_of(const tl_batch_spec *spec, int32_t last_offset_delta, int64_t base_timestamp_ms,
+                                int64_t max_timestamp_ms, int32_t count) {
+    /* attributes 2 | last offset delta 4 | base timestamp 8 | max timestamp 8 | producer id 8 | epoch 2 | sequence 4 | count 4 */
+    uint64_t base = __builtin_bswap64((uint64_t)base_timestamp_ms), max = __builtin_bswap64((uint64_t)max_timestamp_ms);
+    uint64_t producer = __builtin_bswap64((uint64_t)spec->producer_id);
+    uint64_t delta = __builtin_bswap32((uint32_t)last_offset_delta), epoch = __builtin_bswap16((uint16_t)spec->producer_epoch);
+    uint64_t sequence = __builtin_bswap32((uint32_t)spec->base_sequence), records = __builtin_bswap32((uint32_t)count);
+    return (header_words){{__builtin_bswap16(spec->attributes) | delta << 16 | base << 48, base >> 16 | max << 48,
+                           max >> 16 | producer << 48, producer >> 16 | epoch << 48, sequence | records << 32}};
+}
+
 /* Everything but the CRC. */
-TL_INLINE void put_header(uint8_t *out, int64_t base_offset, size_t batch_bytes, const tl_batch_spec *spec,
-                          int32_t last_offset_delta, int64_t base_timestamp_ms, int64_t max_timestamp_ms,
-                          int32_t count) {
+TL_INLINE header_words put_header(uint8_t *out, int64_t base_offset, size_t batch_bytes, const tl_batch_spec *spec,
+                                  int32_t last_offset_delta, int64_t base_timestamp_ms, int64_t max_timestamp_ms,
+                                  int32_t count) {
     tl_put_be64(out, (uint64_t)base_offset);
     tl_put_be32(out + 8, (uint32_t)(batch_bytes - TL_BATCH_PREFIX_BYTES));
     tl_put_be32(out + 12, 0);
     out[16] = 2;
-    tl_put_be16(out + 21, spec->attributes);
-    tl_put_be32(out + 23, (uint32_t)last_offset_delta);
-    tl_put_be64(out + 27, (uint64_t)base_timestamp_ms);
-    tl_put_be64(out + 35, (uint64_t)max_timestamp_ms);
-    tl_put_be64(out + 43, (uint64_t)spec->producer_id);
-    tl_put_be16(out + 51, (uint16_t)spec->producer_epoch);
-    tl_put_be32(out + 53, (uint32_t)spec->base_sequence);
-    tl_put_be32(out + 57, (uint32_t)count);
+    const header_words words = words_of(spec, last_offset_delta, base_timestamp_ms, max_timestamp_ms, count);
+    /* One by one: a loop becomes moves of pairs, through memory, which wait for their halves. */
+    tl_put_le64(out + TL_BATCH_CRC_FROM, words.at[0]);
+    tl_put_le64(out + TL_BATCH_CRC_FROM + 8, words.at[1]);
+    tl_put_le64(out + TL_BATCH_CRC_FROM + 16, words.at[2]);
+    tl_put_le64(out + TL_BATCH_CRC_FROM + 24, words.at[3]);
+    tl_put_le64(out + TL_BATCH_CRC_FROM + 32, words.at[4]);
+    return words;
 }
 
 TL_INLINE void put_crc(uint8_t *out, uint32_t crc) { tl_put_be32(out + 17, crc); }
@@ -62,16 +81,14 @@ TL_INLINE uint8_t *put_value(uint8_t *p, const uint8_t *value, size_t bytes, run
     return p + bytes;
 }
 
-TL_INLINE size_t headers_bytes_of(const tl_message *m) { return m->headers == NULL ? 0 : m->headers_bytes; }
-
 TL_INLINE size_t body_bytes_of(const tl_message *m, int64_t base_timestamp_ms, int64_t offset_delta) {
     return tl_record_body_bytes(tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms), offset_delta, m->key_bytes,
-                                m->value_bytes, headers_bytes_of(m));
+                                m->value_bytes, tl_headers_bytes(m));
 }
 
 TL_INLINE uint8_t *put_record(uint8_t *p, const tl_message *m, int64_t base_timestamp_ms, int64_t offset_delta,
                               running_sum *sum) {
-    size_t headers_bytes = headers_bytes_of(m);
+    size_t headers_bytes = tl_headers_bytes(m);
     p = tl_record_put_front(p, body_bytes_of(m, base_timestamp_ms, offset_delta),
                             tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms), offset_delta, m->key, m->key_bytes,
                             m->value_bytes);
@@ -116,20 +133,16 @@ size_t tl_batch_encode(uint8_t *out, int64_t base_offset, const tl_batch_spec *s
             sum_up_to(&sum, p);
     }
     size_t bytes = (size_t)(p - out);
-    put_header(out, base_offset, bytes, spec, (int32_t)(count - 1), base_ms, max_ms, (int32_t)count);
+    const header_words words = put_header(out, base_offset, bytes, spec, (int32_t)(count - 1), base_ms, max_ms, (int32_t)count);
     if (sum.from == first) {
         sum_all(out, bytes);
     } else { /* the largest timestamp is known only now, so the header is summed last and put in front */
         sum_up_to(&sum, p);
-        uint32_t header = tl_crc32c(0, out + TL_BATCH_CRC_FROM, TL_BATCH_HEADER_BYTES - TL_BATCH_CRC_FROM);
+        uint32_t header = tl_crc32c_words(0, words.at, HEADER_SUMMED_BYTES);
         put_crc(out, tl_crc32c_combine(header, sum.crc, (uint64_t)(p - first)));
     }
     *max_timestamp_ms = max_ms;
     return bytes;
-}
-
-size_t tl_batch_size_one(const tl_message *m) {
-    return TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, 0));
 }
 
 /* The checksum of a plain one-message batch's header depends on its timestamp alone: that of the last one is kept. */
@@ -139,86 +152,49 @@ static _Thread_local struct {
     bool known;
 } header_sum __attribute__((tls_model("initial-exec")));
 
-static uint32_t sum_header(const uint8_t *out, int64_t timestamp_ms) {
+TL_INLINE uint32_t sum_header(const header_words *words, int64_t timestamp_ms) {
     if (TL_UNLIKELY(header_sum.timestamp_ms != timestamp_ms || !header_sum.known)) {
-        header_sum.crc = tl_crc32c(0, out + TL_BATCH_CRC_FROM, TL_BATCH_HEADER_BYTES - TL_BATCH_CRC_FROM);
+        header_sum.crc = tl_crc32c_words(0, words->at, HEADER_SUMMED_BYTES);
         header_sum.timestamp_ms = timestamp_ms;
         header_sum.known = true;
     }
     return header_sum.crc;
 }
 
-/* A varint of a value below 8192, as the low bytes of a word. */
-TL_INLINE uint64_t short_varint(uint32_t value, unsigned *bytes) {
-    uint32_t zigzag = 2 * value;
-    *bytes = zigzag < 0x80 ? 1 : 2;
-    return zigzag < 0x80 ? zigzag : (zigzag & 0x7f) | 0x80 | (zigzag >> 7) << 8;
-}
-
-/* Up to here both length fields take two bytes at most, so that what stands before a value fits a word. */
-#define SHORT_VALUE 4000
-
-/* What stands before the value of a message without a key, put together in a register: bytes stored one by one could not be
- * loaded as a word at once. */
-TL_INLINE uint64_t front_of(size_t body, int32_t value_bytes, size_t *bytes) {
-    /* length | attributes 0 | timestamp delta 0 | offset delta 0 | key length -1 | value length */
-    unsigned first, second;
-    uint64_t front = short_varint((uint32_t)body, &first);
-    uint64_t length = short_varint((uint32_t)value_bytes, &second);
-    *bytes = first + 4 + second;
-    return front | (uint64_t)1 << (8 * first + 24) | length << (8 * first + 32);
-}
-
-size_t tl_batch_encode_headed(uint8_t *out, int64_t base_offset, const tl_message *m) {
-    size_t headers = headers_bytes_of(m), body = tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, headers);
-    size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body);
+TL_INLINE void encode_framed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *m,
+                             const tl_frame *frame, bool plain, bool sealed) {
+    if (TL_UNLIKELY(frame->front_bytes == 0 && sealed)) {
+        int64_t newest_ms;
+        (void)tl_batch_encode(out, base_offset, spec, m, 1, &newest_ms);
+        return;
+    }
+    size_t headers_bytes = tl_headers_bytes(m);
+    const header_words words = put_header(out, base_offset, frame->bytes, spec, 0, m->timestamp_ms, m->timestamp_ms, 1);
+    if (!sealed)
+        out[16] = 0; /* before the CRC makes a batch of it */
+    if (TL_UNLIKELY(frame->front_bytes == 0)) {
+        (void)put_record(out + TL_BATCH_HEADER_BYTES, m, m->timestamp_ms, 0, NULL);
+        sum_all(out, frame->bytes);
+        return;
+    }
+    uint32_t crc = plain ? sum_header(&words, m->timestamp_ms) : tl_crc32c_words(0, words.at, HEADER_SUMMED_BYTES);
     uint8_t *p = out + TL_BATCH_HEADER_BYTES;
-    put_header(out, base_offset, bytes, &tl_batch_plain, 0, m->timestamp_ms, m->timestamp_ms, 1);
-    out[16] = 0; /* before the CRC makes a batch of it */
-    if (TL_LIKELY(m->key_bytes < 0 && m->value_bytes >= 1 && body <= SHORT_VALUE && headers >= 8)) {
-        size_t front_bytes;
-        uint64_t front = front_of(body, m->value_bytes, &front_bytes);
-        uint32_t crc = sum_header(out, m->timestamp_ms);
-        crc = tl_crc32c_piece(crc, p, front, front_bytes, m->value, (size_t)m->value_bytes, 0);
-        put_crc(out, tl_crc32c_copy(p + front_bytes + m->value_bytes, m->headers, headers, crc));
-        return bytes;
-    }
-    (void)put_record(p, m, m->timestamp_ms, 0, NULL);
-    sum_all(out, bytes);
-    return bytes;
+    crc = tl_crc32c_piece(crc, p, frame->front, frame->front_bytes, m->value, (size_t)m->value_bytes, headers_bytes == 0);
+    if (headers_bytes > 0)
+        crc = tl_crc32c_copy(p + frame->front_bytes + m->value_bytes, m->headers, headers_bytes, crc);
+    put_crc(out, crc);
 }
 
-size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *m) {
-    size_t body = tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes, 0);
-    size_t bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body);
-    put_header(out, base_offset, bytes, &tl_batch_plain, 0, m->timestamp_ms, m->timestamp_ms, 1);
-    if (TL_LIKELY(m->key_bytes < 0 && m->value_bytes >= 1 && m->value_bytes <= SHORT_VALUE)) {
-        size_t front_bytes;
-        uint64_t front = front_of(body, m->value_bytes, &front_bytes);
-        uint32_t crc = sum_header(out, m->timestamp_ms);
-        put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, front_bytes, m->value, (size_t)m->value_bytes, 1));
-        return bytes;
-    }
-    uint8_t *p = tl_record_put_front(out + TL_BATCH_HEADER_BYTES, body, 0, 0, m->key, m->key_bytes, m->value_bytes);
-    running_sum sum = {.from = out + TL_BATCH_CRC_FROM, .crc = 0};
-    if (m->value_bytes > 0)
-        p = put_value(p, m->value, (size_t)m->value_bytes, &sum);
-    *p++ = 0;
-    sum_up_to(&sum, p);
-    put_crc(out, sum.crc);
-    return bytes;
+void tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *m, const tl_frame *frame) {
+    encode_framed(out, base_offset, &tl_batch_plain, m, frame, true, true);
 }
 
-size_t tl_batch_encode_signed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *m) {
-    int64_t newest_ms;
-    if (TL_UNLIKELY(m->key_bytes >= 0 || m->value_bytes < 1 || m->value_bytes > SHORT_VALUE || headers_bytes_of(m) > 0))
-        return tl_batch_encode(out, base_offset, spec, m, 1, &newest_ms);
-    size_t body = tl_record_body_bytes(0, 0, -1, m->value_bytes, 0), bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(body), front_bytes;
-    put_header(out, base_offset, bytes, spec, 0, m->timestamp_ms, m->timestamp_ms, 1);
-    uint64_t front = front_of(body, m->value_bytes, &front_bytes);
-    uint32_t crc = tl_crc32c(0, out + TL_BATCH_CRC_FROM, TL_BATCH_HEADER_BYTES - TL_BATCH_CRC_FROM);
-    put_crc(out, tl_crc32c_piece(crc, out + TL_BATCH_HEADER_BYTES, front, front_bytes, m->value, (size_t)m->value_bytes, 1));
-    return bytes;
+void tl_batch_encode_unsealed(uint8_t *out, int64_t base_offset, const tl_message *m, const tl_frame *frame) {
+    encode_framed(out, base_offset, &tl_batch_plain, m, frame, true, false);
+}
+
+void tl_batch_encode_signed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *m, const tl_frame *frame) {
+    encode_framed(out, base_offset, spec, m, frame, false, true);
 }
 
 size_t tl_batch_encode_records(uint8_t *out, const tl_message *messages, size_t count) {

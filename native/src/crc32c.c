@@ -20,7 +20,7 @@ typedef struct implementation {
     uint32_t (*shift)(uint32_t crc, uint64_t n); /* the effect of n zero bytes */
     uint32_t (*piece)(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src, size_t n,
                       size_t zero);
-    uint32_t (*prefix)(uint32_t crc, uint64_t first, uint64_t second, uint64_t third);
+    uint32_t (*words)(uint32_t crc, const uint64_t *words, size_t bytes);
 } implementation;
 
 static uint32_t table[8][256];
@@ -94,22 +94,16 @@ TL_INLINE uint32_t piece_by(uint32_t (*extend)(uint32_t, const uint8_t *, size_t
     return extend(crc, &end, zero);
 }
 
-TL_INLINE uint32_t prefix_by(uint32_t (*extend)(uint32_t, const uint8_t *, size_t), uint32_t crc, uint64_t first,
-                             uint64_t second, uint64_t third) {
-    const uint64_t words[3] = {first, second, third};
-    return extend(crc, (const uint8_t *)words, 21);
-}
-
 static uint32_t table_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const uint8_t *src,
                             size_t n, size_t zero) {
     return piece_by(table_extend, table_copy, crc, dst, front, front_bytes, src, n, zero);
 }
 
-static uint32_t table_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
-    return prefix_by(table_extend, crc, first, second, third);
+static uint32_t table_words(uint32_t crc, const uint64_t *words, size_t bytes) {
+    return table_extend(crc, (const uint8_t *)words, bytes);
 }
 
-static const implementation with_table = {"table", table_extend, table_copy, table_shift, table_piece, table_prefix};
+static const implementation with_table = {"table", table_extend, table_copy, table_shift, table_piece, table_words};
 static const implementation *chosen = &with_table;
 
 #if defined(__x86_64__)
@@ -146,11 +140,11 @@ static uint32_t sse42_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t f
     return piece_by(sse42_extend, sse42_copy, crc, dst, front, front_bytes, src, n, zero);
 }
 
-CRC_ONLY static uint32_t sse42_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
-    return prefix_by(sse42_extend, crc, first, second, third);
+CRC_ONLY static uint32_t sse42_words(uint32_t crc, const uint64_t *words, size_t bytes) {
+    return sse42_extend(crc, (const uint8_t *)words, bytes);
 }
 
-static const implementation with_sse42 = {"sse42", sse42_extend, sse42_copy, table_shift, sse42_piece, sse42_prefix};
+static const implementation with_sse42 = {"sse42", sse42_extend, sse42_copy, table_shift, sse42_piece, sse42_words};
 
 #elif defined(__aarch64__)
 
@@ -267,12 +261,14 @@ CRC_FOLD static uint32_t streams_piece(uint32_t crc, uint8_t *dst, uint64_t fron
     return crc;
 }
 
-CRC_FOLD static uint32_t streams_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
-    return crc_tail(crc_word(crc_word(crc, first), second), third & 0xffffffffffu, 5);
+CRC_FOLD static uint32_t streams_words(uint32_t crc, const uint64_t *words, size_t bytes) {
+    for (; bytes >= 8; bytes -= 8)
+        crc = crc_word(crc, *words++);
+    return bytes == 0 ? crc : crc_tail(crc, *words & (((uint64_t)1 << (8 * bytes)) - 1), bytes);
 }
 
 static const implementation with_streams = {STREAMS_NAME,  streams_extend, streams_copy,
-                                            streams_shift, streams_piece,  streams_prefix};
+                                            streams_shift, streams_piece,  streams_words};
 
 #endif
 
@@ -385,7 +381,7 @@ CRC_WIDE static uint32_t wide_piece(uint32_t crc, uint8_t *dst, uint64_t front, 
     return crc;
 }
 
-static const implementation with_avx512 = {"avx512", wide_extend, wide_copy, streams_shift, wide_piece, streams_prefix};
+static const implementation with_avx512 = {"avx512", wide_extend, wide_copy, streams_shift, wide_piece, streams_words};
 
 static void fill_lane(uint64_t lane[2], int64_t distance_bits) {
     lane[0] = (uint64_t)power_of_x(distance_bits + 63) << 32;
@@ -466,8 +462,8 @@ uint32_t tl_crc32c_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t fron
     return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->piece(~crc, dst, front, front_bytes, src, n, zero);
 }
 
-uint32_t tl_crc32c_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third) {
-    return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->prefix(~crc, first, second, third);
+uint32_t tl_crc32c_words(uint32_t crc, const uint64_t *words, size_t bytes) {
+    return ~__atomic_load_n(&chosen, __ATOMIC_RELAXED)->words(~crc, words, bytes);
 }
 
 uint32_t tl_crc32c_combine(uint32_t a, uint32_t b, uint64_t len_b) {

@@ -272,7 +272,14 @@ int tl_seals_guess(tl_partition *partition, uint32_t ordinal, tl_seal *out, tl_e
 
 /* --- append.c, roll.c, repair.c, sync.c, retain.c, recover.c, wait.c, housekeeper.c --- */
 extern const char tl_given_up[];                                            /* what is said of a partition with TL_UNRECOVERED */
-void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out);            /* the end slot that belongs to `tail` */
+/* The end slot that belongs to `tail`. */
+TL_INLINE void tl_end_read(const tl_hot *hot, uint64_t tail, tl_end *out) {
+    const tl_end *end = __atomic_load_n(&hot->end_a.tail, __ATOMIC_ACQUIRE) == tail ? &hot->end_a : &hot->end_b;
+    if (TL_BUG(END_SLOT_WITHOUT_TAG))
+        end = __atomic_load_n(&hot->end_a.end_offset, __ATOMIC_ACQUIRE) >= __atomic_load_n(&hot->end_b.end_offset, __ATOMIC_ACQUIRE)
+                  ? &hot->end_a : &hot->end_b;
+    tl_end_load(end, out);
+}
 bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out);                   /* without the lock; false: kept changing */
 int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err);
 void tl_partition_unlock(tl_partition *partition);

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import GenericAlias
-from typing import Any, Final, Generic, Literal, NamedTuple, Self, TypeVar, final, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, final, overload, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -330,7 +330,7 @@ class Receipt:
     def offsets(self) -> NDArray[np.int64]: ...
 
 @disjoint_base
-class Transaction:
+class Transaction(Dispatch):
     """What messages of one named producer and offsets of consumers become visible together, or not at all."""
 
     def _attach(
@@ -342,30 +342,6 @@ class Transaction:
     def _inside(self) -> Any: ...
     def _before(self) -> None:
         """Called before it begins."""
-    def _remember(self, channel: Any, sender: Any, generation: int, /) -> None:
-        """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation."""
-    def send(
-        self,
-        channel: Any,
-        value: Any,
-        *,
-        key: Any = None,
-        headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
-        id: str | None = None,
-        partition: int | None = None,
-        timestamp: datetime | float | None = None,
-    ) -> Receipt: ...
-    def send_many(
-        self,
-        channel: Any,
-        values: Any,
-        *,
-        keys: Any = None,
-        headers: Mapping[str, Any] | Sequence[Any] | None = None,
-        ids: Iterable[str | None] | None = None,
-        partition: int | None = None,
-        timestamp: Any = None,
-    ) -> Receipt: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: Any, error: Any, trace: Any) -> Literal[False]: ...
     def commit(self) -> None:
@@ -453,9 +429,17 @@ class Sender:
         timestamp: Any = None,
     ) -> Receipt: ...
 
+@type_check_only
+class _Channelish(Protocol[_T_co]):
+    """A channel of any engine."""
+
+    @property
+    def name(self) -> str: ...
+    def opened(self) -> Any: ...
+
 @disjoint_base
 class Dispatch:
-    """What sends to several channels; Producer derives from it."""
+    """What sends to several channels; Producer and Transaction derive from it."""
 
     def _remember(self, channel: Any, sender: Any, generation: int, /) -> None:
         """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation."""
@@ -463,18 +447,26 @@ class Dispatch:
         """Nothing is known any more."""
     def send(
         self,
-        channel: Any,
-        value: Any,
+        channel: _Channelish[_T],
+        value: _T,
         *,
         key: Any = None,
         headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
         id: str | None = None,
         partition: int | None = None,
         timestamp: datetime | float | None = None,
-    ) -> Receipt: ...
+    ) -> Receipt:
+        """Send one message; the arguments are those of `channel.send`. With `linger` the receipt completes later.
+
+        In a transaction compression and partitioner are those of the producer. The message is in the log when this
+        returns, and readers see it after the commit: the receipt's position is that of the message, and
+        `result(level="synced")` waits for its bytes alone, not for the commit.
+
+        Raises SchemaMismatch for a value that is not of the channel's type, TooLarge, NoSpace, StorageFailed, Closed
+        (also when the transaction has ended), Fenced (also when it was aborted from elsewhere)."""
     def send_many(
         self,
-        channel: Any,
+        channel: _Channelish[Any],
         values: Any,
         *,
         keys: Any = None,
@@ -482,7 +474,9 @@ class Dispatch:
         ids: Iterable[str | None] | None = None,
         partition: int | None = None,
         timestamp: Any = None,
-    ) -> Receipt: ...
+    ) -> Receipt:
+        """Send many messages; the arguments are those of `channel.send_many`. They are batches already, so they do not
+        linger; what was gathered for the channel before goes out first. Raises like `send`."""
 
 class Reader:
     """Reads partitions of one or more channels in turn, and holds their leases and committed offsets. Not thread-safe:

@@ -14,8 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_BYTES", "Channelish", "Producer"]
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 BATCH_BYTES = 1 << 20
@@ -127,34 +125,6 @@ class Producer(Dispatch):
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
-
-    if TYPE_CHECKING:
-
-        def send(
-            self,
-            channel: Channelish[T],
-            value: T,
-            *,
-            key: Any = None,
-            headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
-            id: str | None = None,
-            partition: int | None = None,
-            timestamp: datetime | float | None = None,
-        ) -> Receipt:
-            """Send one message as `channel.send` does; with `linger` the receipt completes later."""
-
-        def send_many(
-            self,
-            channel: Channelish[T],
-            values: Any,
-            *,
-            keys: Any = None,
-            headers: Mapping[str, Any] | Sequence[Any] | None = None,
-            ids: Iterable[str | None] | None = None,
-            partition: int | None = None,
-            timestamp: Any = None,
-        ) -> Receipt:
-            """Send many messages as `channel.send_many` does, behind what was gathered for the channel."""
 
     def _send(self, channel: Channelish[Any], value: Any, **options: Any) -> Receipt:
         """`send`, where the compiled sender of the channel is not known."""

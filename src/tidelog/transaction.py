@@ -11,9 +11,8 @@ that one that is used too late never sends into the next transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tidelog._native import Receipt, Sender
 from tidelog._native import Transaction as NativeTransaction
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["LEVELS", "TIMEOUT_SECONDS", "Level", "Transaction", "check_parties"]
-
-T = TypeVar("T")
 
 Level = Literal["written", "synced"]
 LEVELS = ("written", "synced")
@@ -85,39 +82,6 @@ class Transaction(NativeTransaction):
     def _before(self) -> None:
         if self._producer._linger:
             self._producer.flush()
-
-    if TYPE_CHECKING:
-
-        def send(
-            self,
-            channel: Channelish[T],
-            value: T,
-            *,
-            key: Any = None,
-            headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
-            id: str | None = None,
-            partition: int | None = None,
-            timestamp: datetime | float | None = None,
-        ) -> Receipt:
-            """Send one message; the arguments and errors are those of `channel.send`, compression and partitioner those
-            of the producer. It is in the log when this returns, and readers see it after the commit: the receipt's
-            position is that of the message, and `result(level="synced")` waits for its bytes alone, not for the commit.
-
-            Raises Closed when the transaction has ended, Fenced when it was aborted from elsewhere.
-            """
-
-        def send_many(
-            self,
-            channel: Channelish[T],
-            values: Any,
-            *,
-            keys: Any = None,
-            headers: Mapping[str, Any] | Sequence[Any] | None = None,
-            ids: Iterable[str | None] | None = None,
-            partition: int | None = None,
-            timestamp: Any = None,
-        ) -> Receipt:
-            """Send many messages; the arguments are those of `channel.send_many`, the rest is as with `send`."""
 
     def _send(self, channel: Channelish[Any], value: Any, **options: Any) -> Receipt:
         """`send`, where the compiled sender of the channel is not known."""

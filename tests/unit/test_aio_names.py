@@ -91,7 +91,9 @@ def public(kind: type) -> set[str]:
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
-    return [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]
+    """Without the object itself, which a function of C takes by position alone."""
+    found = [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]
+    return found[1:] if found and found[0][0] == "self" else found
 
 
 def is_function(kind: type, name: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,11 +57,12 @@ def test_output_and_offset_come_together(app: App, look: tidelog.Log, is_async: 
     assert lag(look["work"]) == 0
 
 
-def test_a_message_says_which_attempt_it_is(app: App, look: tidelog.Log) -> None:
+@pytest.mark.parametrize("concurrency", [1, "key"])
+def test_a_message_says_which_attempt_it_is(app: App, look: tidelog.Log, concurrency: Any) -> None:
     work = app.queue("work", int, partitions=1)
     attempts: list[int] = []
 
-    @app.on(work, sends="out", delivery="exactly-once", retries=SOON)
+    @app.on(work, sends="out", delivery="exactly-once", concurrency=concurrency, retries=SOON)
     def count(message: Message[int]) -> int:
         attempts.append(message.attempt)
         if message.attempt < 3:

@@ -159,23 +159,6 @@ def test_a_retry_holds_up_its_partition_and_no_other(app: App, look: tidelog.Log
     assert len(tries) == 3 and min(tries[1] - tries[0], tries[2] - tries[1]) >= 0.29
 
 
-def test_a_message_says_which_attempt_it_is(app: App, look: tidelog.Log) -> None:
-    work = app.queue("work", int, partitions=1)
-    attempts: list[int] = []
-
-    @app.on(work, sends="out", delivery="exactly-once", concurrency="key", retries=SOON)
-    def count(message: Message[int]) -> int:
-        attempts.append(message.attempt)
-        if message.attempt < 3:
-            raise ConnectionError("not yet")
-        return message.value
-
-    work.send(4)
-    with app:
-        until(lambda: values(look.queue("out", int)) == [4], app)
-    assert attempts == [1, 2, 3]
-
-
 def test_nothing_is_handled_twice_at_one_time(app: App, look: tidelog.Log) -> None:
     """What ran ahead of a message that failed comes again: not before it has returned."""
     work, watch, failed = app.queue("work", int, partitions=1), Watch(), threading.Event()

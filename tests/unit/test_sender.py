@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -48,6 +50,53 @@ def check_receipt(log: Opened, receipt: n.Receipt, values: list[bytes]) -> None:
 
 
 # --- one message ---
+
+
+def test_every_way_to_call_send_is_the_same(tmp_path: Path) -> None:
+    """It is a C function; what it does not take itself goes to a def."""
+    whole = {"key": b"k", "headers": {"h": b"1"}, "id": "i-1", "partition": 2, "timestamp": 5.0}
+    made = {"".join(name): value for name, value in whole.items()}  # names that are not interned
+    with opened(tmp_path / "s", 3) as log:
+        send = log.sender().send
+        for value in ({"value": b"named"}, {"value": b"named", "key": b"k"}):
+            assert send(**value).offset >= 0
+        for options in (whole, made, dict(reversed(whole.items()))):
+            receipt = send(b"whole", **options)
+            assert receipt.partition == 2
+        assert send(b"none", key=None, headers=None, id=None, partition=None, timestamp=None).count == 1
+        assert receipt.duplicate
+        found = [message for message in log.drained() if message.value == b"whole"]
+        assert [(m.key, m.id, m.timestamp.timestamp(), m.headers["h"]) for m in found] == [(b"k", "i-1", 5.0, b"1")]
+        with pytest.raises(TypeError, match=r"send\(\).* unexpected keyword argument 'keys'"):
+            send(b"x", keys=b"k")
+        with pytest.raises(TypeError, match=r"send\(\) takes .*positional argument"):
+            send(b"x", b"k")
+        with pytest.raises(TypeError, match=r"send\(\)"):
+            send()
+        with pytest.raises(TypeError, match=r"send\(\) got multiple values"):
+            send(b"x", value=b"y")
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"x" * LIMIT, b"x" * (LIMIT + 1), 7])
+def test_a_sender_that_is_not_attached_sends_nothing(value: Any) -> None:
+    with pytest.raises(TypeError, match="not attached"):
+        n.Sender().send(value)
+
+
+def test_calls_of_send_keep_no_references(tmp_path: Path) -> None:
+    value, key, label = b"value of this test", "key of this test", "id of this test"
+    headers: dict[str, str] = {"header": "h"}
+    with opened(tmp_path / "s", 1) as log:
+        send = log.sender().send
+        kept = (value, key, label, headers, None, send.__self__)
+        before = [sys.getrefcount(one) for one in kept]
+        for _ in range(1000):
+            send(value)
+            send(value, key=key, id=label, headers=headers, partition=None)
+            with contextlib.suppress(TypeError):
+                send(value, key=key, what=headers)
+        grown = [now - then for then, now in zip(before, map(sys.getrefcount, kept), strict=True)]
+        assert all(abs(more) < 100 for more in grown), grown
 
 
 @pytest.mark.parametrize("key", [b"", b"k", "tea", "t\u00e9", 7, -1, np.bytes_(b"ab"), np.int32(7), bytearray(b"k")])

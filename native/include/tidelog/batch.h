@@ -6,7 +6,7 @@
 #ifndef TIDELOG_BATCH_H
 #define TIDELOG_BATCH_H
 
-#include "tidelog/base.h"
+#include "tidelog/record.h"
 
 #define TL_BATCH_HEADER_BYTES 61
 #define TL_BATCH_PREFIX_BYTES 12      /* base offset and length: what stands before the counted bytes */
@@ -66,16 +66,44 @@ size_t tl_batch_encode(uint8_t *out, int64_t base_offset, const tl_batch_spec *s
 size_t tl_batch_encode_rows(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_rows *rows,
                             size_t first, size_t count);
 
-/* One message without headers, the path of `send`: the same bytes as tl_batch_encode with count 1. */
-size_t tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *message);
-size_t tl_batch_size_one(const tl_message *message);
-/* The same of one message with headers, but for the magic, which stays 0: nobody takes this for a batch before
- * tl_batch_seal. So it can be written before it is known whether the message is to be sent. */
-size_t tl_batch_encode_headed(uint8_t *out, int64_t base_offset, const tl_message *message);
-TL_INLINE void tl_batch_seal(uint8_t *out) { out[16] = 2; }
+/* How one message stands in a batch of its own: found before any lock is taken, and used up by one of the three below. */
+typedef struct tl_frame {
+    size_t bytes;       /* of the batch */
+    uint64_t front;     /* what stands before the value, its first byte lowest */
+    size_t front_bytes; /* 0: that is longer than a word (a key), or the value is null or long: nothing is prepared */
+} tl_frame;
 
-/* The same as one of a producer: what tl_batch_encode writes for it. */
-size_t tl_batch_encode_signed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *message);
+/* Up to here both length fields take two bytes at most, so that what stands before a value fits a word. */
+#define TL_FRAME_BODY_BYTES 4000
+
+TL_INLINE size_t tl_headers_bytes(const tl_message *m) { return m->headers == NULL ? 0 : m->headers_bytes; }
+
+/* The front is put together in a register: bytes stored one by one could not be loaded as a word at once. */
+TL_INLINE tl_frame tl_batch_frame(const tl_message *m) {
+    size_t headers_bytes = tl_headers_bytes(m);
+    if (TL_UNLIKELY(m->key_bytes >= 0 || m->value_bytes < 1 || (size_t)m->value_bytes + headers_bytes > TL_FRAME_BODY_BYTES - 8 ||
+                    (headers_bytes > 0 && headers_bytes < 8)))
+        return (tl_frame){.bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes,
+                                                                                               headers_bytes))};
+    /* length | attributes 0 | timestamp delta 0 | offset delta 0 | key length -1 | value length */
+    unsigned first, second;
+    uint64_t value_length = tl_varint_word((uint32_t)m->value_bytes, &second);
+    uint32_t body_bytes = 4 + second + (uint32_t)m->value_bytes + (headers_bytes > 0 ? (uint32_t)headers_bytes : 1);
+    uint64_t length = tl_varint_word(body_bytes, &first);
+    return (tl_frame){.bytes = TL_BATCH_HEADER_BYTES + first + body_bytes,
+                      .front = length | (uint64_t)1 << (8 * first + 24) | value_length << (8 * first + 32),
+                      .front_bytes = first + 4 + second};
+}
+
+/* One message, the path of `send`: the bytes that tl_batch_encode with count 1 writes. `frame` is the message's. */
+void tl_batch_encode_one(uint8_t *out, int64_t base_offset, const tl_message *message, const tl_frame *frame);
+/* The same but for the magic, which stays 0: nobody takes this for a batch before tl_batch_seal. So it can be written before
+ * it is known whether the message is to be sent. */
+void tl_batch_encode_unsealed(uint8_t *out, int64_t base_offset, const tl_message *message, const tl_frame *frame);
+TL_INLINE void tl_batch_seal(uint8_t *out) { out[16] = 2; }
+/* The same as one of a producer. */
+void tl_batch_encode_signed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *message,
+                            const tl_frame *frame);
 
 /* The records of a batch without its header, to be compressed elsewhere; then the header over the compressed bytes,
  * which must already stand at out + TL_BATCH_HEADER_BYTES. Both return bytes written in total. */

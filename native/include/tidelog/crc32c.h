@@ -20,8 +20,9 @@ uint32_t tl_crc32c_copy(void *dst, const void *src, size_t n, uint32_t crc);
 uint32_t tl_crc32c_piece(uint32_t crc, uint8_t *dst, uint64_t front, size_t front_bytes, const void *src, size_t n,
                          size_t zero);
 
-/* Continues `crc` over two words and the low 5 bytes of a third: the 21 bytes before a batch's checksummed part. */
-uint32_t tl_crc32c_prefix(uint32_t crc, uint64_t first, uint64_t second, uint64_t third);
+/* Continues `crc` over `bytes` bytes that stand in whole words, the first lowest: as tl_crc32c, but every load is one of a
+ * word, so that words that were stored a moment ago are not waited for. */
+uint32_t tl_crc32c_words(uint32_t crc, const uint64_t *words, size_t bytes);
 
 /* crc(a+b) from crc(a), crc(b) and the length of b in bytes. */
 uint32_t tl_crc32c_combine(uint32_t a, uint32_t b, uint64_t len_b);

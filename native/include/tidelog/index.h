@@ -78,17 +78,26 @@ int tl_index_append_time(tl_index *index, int64_t timestamp_ms, int64_t offset, 
 /* The entries for a batch, or none and an error: the part of tl_index_note for when they are due. */
 int tl_index_append_due(tl_index *index, tl_index_progress *progress, const tl_index_batch *batch, tl_error *err);
 
-/* To be called for every batch in order, after it was published: makes the entries when they are due. The batch is
- * counted also when that fails, and the entries are tried again at the next one. */
-TL_INLINE int tl_index_note(tl_index *index, tl_index_progress *progress, const tl_index_batch *batch, tl_error *err) {
-    int status = TL_OK;
+/* Counts a batch that makes no entry. */
+TL_INLINE void tl_index_count(tl_index_progress *progress, const tl_index_batch *batch) {
     if (batch->max_timestamp_ms > progress->max_timestamp_ms) {
         progress->max_timestamp_ms = batch->max_timestamp_ms;
         progress->max_timestamp_offset = batch->last_offset;
     }
-    if (TL_UNLIKELY(progress->bytes_since_entry > TL_INDEX_INTERVAL_BYTES))
-        status = tl_index_append_due(index, progress, batch, err);
     progress->bytes_since_entry += batch->bytes;
+}
+
+/* To be called for every batch in order, after it was published: makes the entries when they are due. The batch is
+ * counted also when that fails, and the entries are tried again at the next one. */
+TL_INLINE int tl_index_note(tl_index *index, tl_index_progress *progress, const tl_index_batch *batch, tl_error *err) {
+    int status = TL_OK;
+    bool due = progress->bytes_since_entry > TL_INDEX_INTERVAL_BYTES;
+    tl_index_count(progress, batch);
+    if (TL_UNLIKELY(due)) {
+        status = tl_index_append_due(index, progress, batch, err);
+        if (status == TL_OK)
+            progress->bytes_since_entry = batch->bytes;
+    }
     return status;
 }
 

@@ -45,6 +45,13 @@ TL_INLINE uint8_t *tl_varint_put(uint8_t *p, int64_t v) {
     return p;
 }
 
+/* That of a value below 8192, as the low bytes of a word. */
+TL_INLINE uint64_t tl_varint_word(uint32_t v, unsigned *bytes) {
+    uint32_t u = 2 * v;
+    *bytes = u < 0x80 ? 1 : 2;
+    return u < 0x80 ? u : (u & 0x7f) | 0x80 | (u >> 7) << 8;
+}
+
 static inline const uint8_t *tl_varint_get_slow(const uint8_t *p, const uint8_t *end, int64_t *out) {
     uint64_t u = 0;
     for (unsigned shift = 0; shift < 70 && p < end; shift += 7) {

@@ -245,8 +245,9 @@ class ExactlyOnceLoop:
             if self.stopping or (index and time.monotonic() - begun > CHUNK_SECONDS):
                 self._give_back(batch, index, held)
                 return None
+            given = self._as_given(message)
             try:
-                wait = self._one(message, batch[index : index + 1] if self._batches else message)
+                wait = self._one(given, batch[index : index + 1] if self._batches else given)
             except Fatal as fatal:
                 self._give_back(batch, index, held)
                 return fatal
@@ -304,8 +305,8 @@ class ExactlyOnceLoop:
         return stuck is not None and stuck.offset == message.offset and stuck.error is not None
 
     def _one(self, message: Message[Any], subject: Any, handled: Handled | None = None) -> float | None:
-        """Handle one message: None when it is finished, else the seconds to its next attempt. `handled`: what came of
-        it already."""
+        """Handle one message as it is given: None when it is finished, else the seconds to its next attempt. `handled`:
+        what came of it already."""
         output = self._output
         stuck = self._stuck.get(message.partition)
         if stuck is None or stuck.offset != message.offset:  # it may wait further on: a transaction is done again
@@ -313,9 +314,6 @@ class ExactlyOnceLoop:
         error, stuck.error = stuck.error, None
         if error is None:
             output.touched = False
-            if stuck.attempts:
-                again = message_again(message, stuck.attempts)
-                message, subject = again, again if subject is message else subject
             try:
                 if handled is None:
                     self._attempt(message, subject)
