@@ -155,6 +155,13 @@ cdef class Sender(_Outlet):
             return self.send_bare(value)
         return self.send_one(value, &_NOTHING)
 
+    cdef object send_given(self, PyObject **values, PyObject *names):
+        """A value and keyword arguments. Not final, so that it is not inlined where there are none."""
+        cdef Given given
+        if take_given(values + 1, names, &given):
+            return self.send_one(values[0], &given)
+        return call_slowly(_slow_send, self, values, 1, names)
+
     @cython.final
     cdef inline Receipt receipt_at(self, uint32_t number, const tl_appended *result):
         """Of one message."""
@@ -444,12 +451,10 @@ cdef class Sender(_Outlet):
 
 
 cdef object quick_send(object self, PyObject **values, Py_ssize_t count, PyObject *names):
-    cdef Given given
     if count == 1:
         if names == NULL:
             return (<Sender>self).send_alone(values[0])
-        if take_given(values + 1, names, &given):
-            return (<Sender>self).send_one(values[0], &given)
+        return (<Sender>self).send_given(values, names)
     return call_slowly(_slow_send, self, values, count, names)
 
 

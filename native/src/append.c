@@ -76,86 +76,6 @@ void tl_partition_unlock(tl_partition *partition) {
     tl_lock_release(&partition->hot->lock, partition->store->me);
 }
 
-/* The active segment, mapped for writing in this process. */
-int tl_partition_writer(tl_partition *partition, tl_error *err) {
-    tl_hot *hot = partition->hot;
-    uint32_t ordinal = tl_place_ordinal(hot->tail);
-    if (partition->writer != NULL) {
-        if (partition->writer->ordinal == ordinal)
-            return TL_OK;
-        tl_segment_release(partition->store, partition->writer);
-        partition->writer = NULL;
-    }
-    int64_t base = hot->active_base[ordinal & 1];
-    if (tl_place_position(hot->tail) == 0) {
-        /* Nothing stands in it yet: it may have to be created, at whatever offset comes next. */
-        int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
-        if (status != TL_ENOTFOUND)
-            return status;
-        __atomic_store_n(&hot->segment_created_ms, (uint64_t)tl_os->now_ms(), __ATOMIC_RELAXED);
-        return tl_segment_create(partition, ordinal, base, &partition->writer, err);
-    }
-    int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
-    if (status == TL_ENOTFOUND)
-        return tl_fail(err, TL_ECORRUPT, "the active segment is missing", err == NULL ? "" : err->path, -1);
-    return status;
-}
-
-/* Under the lock. Rolls, allocates, populates, extends the lease as needed; TL_EAGAIN when `flags` forbid that. */
-static int make_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err) {
-    tl_hot *hot = partition->hot;
-    bool may_block = (flags & TL_APPEND_TRY) == 0;
-    for (;;) {
-        uint64_t tail = hot->tail;
-        uint32_t position = tl_place_position(tail);
-        tl_segment *segment = partition->writer;
-        tl_end_read(hot, tail, &out->end);
-        if (TL_UNLIKELY(segment == NULL || segment->ordinal != tl_place_ordinal(tail))) {
-            if (!may_block)
-                return TL_EAGAIN;
-            int status = tl_partition_writer(partition, err);
-            if (status < 0)
-                return status;
-            continue;
-        }
-        uint64_t until = (uint64_t)position + bytes;
-        /* Before a roll: a new boot passes a partition over that has no lease, and would not see the next segment. A lease
-         * that ends where the log ends is the sign of a clean close, so appends never use one up. */
-        if (TL_UNLIKELY(out->end.end_offset + (int64_t)count >= __atomic_load_n(&hot->lease, __ATOMIC_RELAXED))) {
-            if (!may_block)
-                return TL_EAGAIN;
-            int status = tl_partition_extend_lease(partition, err);
-            if (status < 0)
-                return status;
-        }
-        bool offsets_far = out->end.end_offset + (int64_t)count - segment->base_offset > INT32_MAX;
-        if (TL_UNLIKELY(until > __atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED) || offsets_far) && position > 0) {
-            if (!may_block)
-                return TL_EAGAIN;
-            int status = tl_partition_roll(partition, out->end.end_offset, err);
-            if (status < 0)
-                return status;
-            continue;
-        }
-        uint32_t ready = (flags & TL_APPEND_THROUGH_FILE) != 0 ? segment->allocated
-            : __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
-        if (TL_UNLIKELY(until > ready)) {
-            if (!may_block)
-                return TL_EAGAIN;
-            if (until > TL_MAX_SEGMENT_BYTES)
-                return tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", partition->cold->directory, (int64_t)until);
-            int status = tl_segment_extend(partition, segment, (uint32_t)until, err);
-            if (status < 0)
-                return status;
-        }
-        if (TL_UNLIKELY(ready < until + segment->prefault_ahead && ready < segment->allocated))
-            tl_prefault_ask(partition, segment, position);
-        out->at = segment->map + position;
-        out->tail = tail;
-        return TL_OK;
-    }
-}
-
 /* An entry is due. Every 4 KiB or so it costs more than a few additions; a failure to make one is no failure of the append,
  * since lookups scan on. */
 __attribute__((noinline)) static void make_entry(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
@@ -290,7 +210,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
     TL_POINT("append.locked");
     tl_room where;
     where.looked = 0;
-    status = make_room(partition, bytes, 1, flags, &where, err);
+    status = tl_append_room(partition, bytes, 1, flags, &where, err);
     if (TL_UNLIKELY(status < 0)) {
         tl_partition_unlock(partition);
         return status;
@@ -446,7 +366,7 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
             break;
         }
         /* Once begun a try goes on: its caller bounded the bytes, and half an answer would cost more than a short wait. */
-        status = make_room(partition, bytes, take, started ? flags & ~(unsigned)TL_APPEND_TRY : flags, &where, err);
+        status = tl_append_room(partition, bytes, take, started ? flags & ~(unsigned)TL_APPEND_TRY : flags, &where, err);
         if (status < 0)
             break;
         if (!started) {
@@ -475,10 +395,6 @@ out:
 }
 
 /* --- for appends with checks; not what the plain ones call, which have these inlined --- */
-
-int tl_append_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err) {
-    return make_room(partition, bytes, count, flags, out, err);
-}
 
 void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes) { reserve(partition->hot, where, bytes); }
 

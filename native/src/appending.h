@@ -23,8 +23,30 @@ typedef struct tl_scratch {
 
 /* Unsynced bytes are older than promised: the appender helps before it makes more of them. Without the lock. */
 int tl_append_help(tl_partition *partition, unsigned flags, tl_error *err);
+/* Whether there is room with everything at hand. */
+TL_INLINE bool tl_append_at_hand(const tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out) {
+    const tl_hot *hot = partition->hot;
+    const tl_segment *segment = partition->writer;
+    uint64_t tail = hot->tail, until = tl_place_position(tail) + (uint64_t)bytes;
+    tl_end_read(hot, tail, &out->end);
+    if (TL_UNLIKELY(segment == NULL || segment->ordinal != tl_place_ordinal(tail)))
+        return false;
+    int64_t next_offset = out->end.end_offset + (int64_t)count;
+    uint32_t ready = __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
+    if (TL_UNLIKELY(next_offset >= __atomic_load_n(&hot->lease, __ATOMIC_RELAXED) || next_offset - segment->base_offset > INT32_MAX ||
+                    until > __atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED) || until > ready ||
+                    (flags & TL_APPEND_THROUGH_FILE) != 0 || tl_prefault_is_due(segment, until, ready)))
+        return false;
+    out->at = segment->map + tl_place_position(tail);
+    out->tail = tail;
+    return true;
+}
 /* Rolls, allocates, populates, extends the lease as needed; TL_EAGAIN when `flags` forbid that. */
-int tl_append_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err);
+int tl_append_make_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err);
+TL_INLINE int tl_append_room(tl_partition *partition, size_t bytes, size_t count, unsigned flags, tl_room *out, tl_error *err) {
+    return TL_LIKELY(tl_append_at_hand(partition, bytes, count, flags, out)) ? TL_OK
+           : tl_append_make_room(partition, bytes, count, flags, out, err);
+}
 void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes);
 /* Nothing will be published; the reserved bytes are zeros again. */
 void tl_append_abandon(tl_partition *partition, const tl_room *where);

@@ -306,6 +306,11 @@ void tl_catalogue_remove_directory(tl_store *store, const char *name);
 int tl_leftovers_finish(tl_store *store, tl_error *err);
 void tl_leftovers_sweep(tl_store *store);                                   /* alone: directories whose removal was cut short */
 int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32_t first_kept, tl_error *err);
+/* Pages ahead are running out, and nobody is at work on them. */
+TL_INLINE bool tl_prefault_is_due(const tl_segment *segment, uint64_t until, uint32_t ready) {
+    return TL_UNLIKELY(ready < until + segment->prefault_ahead) && ready < segment->allocated &&
+           __atomic_load_n(&segment->prefault_until, __ATOMIC_ACQUIRE) == 0;
+}
 void tl_prefault_ask(tl_partition *partition, tl_segment *segment, uint32_t position);
 void tl_prefault_stop(tl_store *store);
 int tl_housekeeper_start(tl_store *store, tl_error *err);
