@@ -161,6 +161,26 @@ TL_INLINE uint32_t sum_header(const header_words *words, int64_t timestamp_ms) {
     return header_sum.crc;
 }
 
+tl_frame tl_batch_frame_other(const tl_message *m) {
+    size_t headers_bytes = tl_headers_bytes(m);
+    if (m->key_bytes < 0 || m->value_bytes < TL_FRAME_KEYED_VALUE_BYTES || (headers_bytes > 0 && headers_bytes < 8) ||
+        (size_t)m->key_bytes + (size_t)m->value_bytes + headers_bytes > TL_FRAME_BODY_BYTES - 8)
+        return (tl_frame){.bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes,
+                                                                                               headers_bytes))};
+    /* length | attributes 0 | timestamp delta 0 | offset delta 0 | key length | key | value length */
+    unsigned first, second, third;
+    uint64_t key_length = tl_varint_word((uint32_t)m->key_bytes, &second);
+    uint64_t value_length = tl_varint_word((uint32_t)m->value_bytes, &third);
+    uint32_t body_bytes = 3 + second + (uint32_t)m->key_bytes + third + (uint32_t)m->value_bytes +
+                          (headers_bytes > 0 ? (uint32_t)headers_bytes : 1);
+    uint64_t length = tl_varint_word(body_bytes, &first);
+    return (tl_frame){.bytes = TL_BATCH_HEADER_BYTES + first + body_bytes,
+                      .front = length | key_length << (8 * first + 24),
+                      .front_bytes = first + 3 + second,
+                      .middle = value_length,
+                      .middle_bytes = third};
+}
+
 TL_INLINE void encode_framed(uint8_t *out, int64_t base_offset, const tl_batch_spec *spec, const tl_message *m,
                              const tl_frame *frame, bool plain, bool sealed) {
     if (TL_UNLIKELY(frame->front_bytes == 0 && sealed)) {
@@ -179,9 +199,17 @@ TL_INLINE void encode_framed(uint8_t *out, int64_t base_offset, const tl_batch_s
     }
     uint32_t crc = plain ? sum_header(&words, m->timestamp_ms) : tl_crc32c_words(0, words.at, HEADER_SUMMED_BYTES);
     uint8_t *p = out + TL_BATCH_HEADER_BYTES;
-    crc = tl_crc32c_piece(crc, p, frame->front, frame->front_bytes, m->value, (size_t)m->value_bytes, headers_bytes == 0);
+    uint64_t front = frame->front;
+    size_t front_bytes = frame->front_bytes;
+    if (frame->middle_bytes != 0) {
+        crc = tl_crc32c_piece(crc, p, front, front_bytes, m->key, (size_t)m->key_bytes, 0);
+        p += front_bytes + (size_t)m->key_bytes;
+        front = frame->middle;
+        front_bytes = frame->middle_bytes;
+    }
+    crc = tl_crc32c_piece(crc, p, front, front_bytes, m->value, (size_t)m->value_bytes, headers_bytes == 0);
     if (headers_bytes > 0)
-        crc = tl_crc32c_copy(p + frame->front_bytes + m->value_bytes, m->headers, headers_bytes, crc);
+        crc = tl_crc32c_copy(p + front_bytes + m->value_bytes, m->headers, headers_bytes, crc);
     put_crc(out, crc);
 }
 

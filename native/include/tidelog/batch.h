@@ -68,23 +68,28 @@ size_t tl_batch_encode_rows(uint8_t *out, int64_t base_offset, const tl_batch_sp
 
 /* How one message stands in a batch of its own: found before any lock is taken, and used up by one of the three below. */
 typedef struct tl_frame {
-    size_t bytes;       /* of the batch */
-    uint64_t front;     /* what stands before the value, its first byte lowest */
-    size_t front_bytes; /* 0: that is longer than a word (a key), or the value is null or long: nothing is prepared */
+    size_t bytes;         /* of the batch */
+    uint64_t front;       /* what stands before the key, or before the value where there is no key; its first byte lowest */
+    uint64_t middle;      /* what stands between key and value */
+    uint32_t front_bytes; /* 0: something is null or long, and nothing is prepared */
+    uint32_t middle_bytes;
 } tl_frame;
 
-/* Up to here both length fields take two bytes at most, so that what stands before a value fits a word. */
+/* Up to here every length field takes two bytes at most, so that what stands before a value fits a word. */
 #define TL_FRAME_BODY_BYTES 4000
+/* A word is stored where the middle stands: so many bytes of value, and the count of headers, fill it up. */
+#define TL_FRAME_KEYED_VALUE_BYTES 6
 
 TL_INLINE size_t tl_headers_bytes(const tl_message *m) { return m->headers == NULL ? 0 : m->headers_bytes; }
 
-/* The front is put together in a register: bytes stored one by one could not be loaded as a word at once. */
+tl_frame tl_batch_frame_other(const tl_message *m); /* with a key, or null, or long */
+
+/* What stands there is put together in registers: bytes stored one by one could not be loaded as a word at once. */
 TL_INLINE tl_frame tl_batch_frame(const tl_message *m) {
     size_t headers_bytes = tl_headers_bytes(m);
     if (TL_UNLIKELY(m->key_bytes >= 0 || m->value_bytes < 1 || (size_t)m->value_bytes + headers_bytes > TL_FRAME_BODY_BYTES - 8 ||
                     (headers_bytes > 0 && headers_bytes < 8)))
-        return (tl_frame){.bytes = TL_BATCH_HEADER_BYTES + tl_record_bytes(tl_record_body_bytes(0, 0, m->key_bytes, m->value_bytes,
-                                                                                               headers_bytes))};
+        return tl_batch_frame_other(m);
     /* length | attributes 0 | timestamp delta 0 | offset delta 0 | key length -1 | value length */
     unsigned first, second;
     uint64_t value_length = tl_varint_word((uint32_t)m->value_bytes, &second);
