@@ -86,9 +86,48 @@ TL_INLINE size_t body_bytes_of(const tl_message *m, int64_t base_timestamp_ms, i
                                 m->value_bytes, tl_headers_bytes(m));
 }
 
+/* A record whose fields take two bytes at most, which are put together in words: nearly every one. The value is long enough
+ * for a word to be stored where less stands. */
+TL_INLINE bool is_short(const tl_message *m, uint64_t timestamp_zigzag, int64_t offset_delta, size_t headers_bytes) {
+    return (uint32_t)m->value_bytes - 8 < TL_FUSE_BYTES - 8 && m->key_bytes < TL_FUSE_BYTES && timestamp_zigzag < 0x4000 &&
+           offset_delta < 0x2000 && headers_bytes == 0;
+}
+
+TL_INLINE uint8_t *put_short(uint8_t *p, const tl_message *m, uint32_t timestamp_zigzag, uint32_t offset_delta) {
+    unsigned length_bytes, timestamp_bytes, offset_bytes, key_bytes, value_bytes;
+    uint64_t timestamp = tl_varint_zigzag_word(timestamp_zigzag, &timestamp_bytes);
+    uint64_t offset = tl_varint_word(offset_delta, &offset_bytes), key = 1; /* -1 */
+    uint64_t value = tl_varint_word((uint32_t)m->value_bytes, &value_bytes);
+    uint32_t body_bytes = 2 + timestamp_bytes + offset_bytes + value_bytes + (uint32_t)m->value_bytes;
+    key_bytes = 1;
+    if (m->key_bytes >= 0) {
+        key = tl_varint_word((uint32_t)m->key_bytes, &key_bytes);
+        body_bytes += (uint32_t)m->key_bytes;
+    }
+    uint64_t length = tl_varint_word(body_bytes + key_bytes, &length_bytes);
+    /* length | attributes 0 | timestamp delta | offset delta */
+    tl_put_le64(p, length | timestamp << (8 * length_bytes + 8) | offset << (8 * (length_bytes + 1 + timestamp_bytes)));
+    p += length_bytes + 1 + timestamp_bytes + offset_bytes;
+    tl_put_le32(p, (uint32_t)key);
+    p += key_bytes;
+    if (m->key_bytes > 0) {
+        tl_copy_short(p, m->key, (size_t)m->key_bytes);
+        p += m->key_bytes;
+    }
+    tl_put_le32(p, (uint32_t)value);
+    p += value_bytes;
+    tl_copy_short(p, m->value, (size_t)m->value_bytes);
+    p += m->value_bytes;
+    *p = 0;
+    return p + 1;
+}
+
 TL_INLINE uint8_t *put_record(uint8_t *p, const tl_message *m, int64_t base_timestamp_ms, int64_t offset_delta,
                               running_sum *sum) {
     size_t headers_bytes = tl_headers_bytes(m);
+    uint64_t timestamp_zigzag = tl_zigzag(tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms));
+    if (TL_LIKELY(is_short(m, timestamp_zigzag, offset_delta, headers_bytes)))
+        return put_short(p, m, (uint32_t)timestamp_zigzag, (uint32_t)offset_delta);
     p = tl_record_put_front(p, body_bytes_of(m, base_timestamp_ms, offset_delta),
                             tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms), offset_delta, m->key, m->key_bytes,
                             m->value_bytes);

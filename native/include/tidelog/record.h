@@ -104,9 +104,68 @@ static inline const char *tl_headers_check(const uint8_t *p, const uint8_t *end,
     return p == end ? NULL : "a record has bytes left behind its last header";
 }
 
+/* A field of one or two bytes at the low end of a word, which loses it. false: it is longer. */
+TL_INLINE bool tl_record_take(uint64_t *word, const uint8_t **p, uint32_t *zigzag) {
+    uint32_t low = (uint32_t)*word & 0x7f;
+    if (TL_LIKELY((*word & 0x80) == 0)) {
+        *zigzag = low;
+        *word >>= 8;
+        *p += 1;
+        return true;
+    }
+    *zigzag = low | ((uint32_t)*word >> 1 & 0x3f80);
+    bool whole = (*word & 0x8000) == 0;
+    *word >>= 16;
+    *p += 2;
+    return whole;
+}
+
+/* The record at p where it is one of nearly all: every length below 8192, no header, bytes behind it. Its fields are taken out
+ * of words: a word is in bounds where a field may not be, so that one comparison bounds several of them. false: it may be
+ * another one, or none. */
+TL_INLINE bool tl_record_read_short(const uint8_t *p, const uint8_t *end, tl_record_view *out) {
+    uint32_t length, timestamp, offset, key, value;
+    if (TL_UNLIKELY(end - p < 16))
+        return false;
+    uint64_t word = tl_le64(p);
+    if (TL_UNLIKELY(!tl_record_take(&word, &p, &length)))
+        return false;
+    const uint8_t *stop = p + (length >> 1);
+    bool odd = (length & 1) != 0 || (word & 0xff) != 0; /* a negative length; attributes */
+    word >>= 8;
+    p++;
+    if (TL_UNLIKELY(odd || !tl_record_take(&word, &p, &timestamp)))
+        return false;
+    word = tl_le64(p); /* at most 5 bytes behind the first one */
+    if (TL_UNLIKELY(!tl_record_take(&word, &p, &offset) || !tl_record_take(&word, &p, &key)))
+        return false;
+    out->key = p;
+    out->key_bytes = -1;
+    if (key != 1) {
+        p += key >> 1;
+        if (TL_UNLIKELY((key & 1) != 0 || end - p < 8))
+            return false;
+        out->key_bytes = (int32_t)(key >> 1);
+        word = tl_le64(p);
+    }
+    if (TL_UNLIKELY(!tl_record_take(&word, &p, &value) || (value & 1) != 0 || p + (value >> 1) + 1 != stop || stop > end ||
+                    stop[-1] != 0))
+        return false;
+    out->value = p;
+    out->value_bytes = (int32_t)(value >> 1);
+    out->headers = stop - 1;
+    out->next = stop;
+    out->timestamp_delta = tl_unzigzag(timestamp);
+    out->offset_delta = (int32_t)tl_unzigzag(offset);
+    out->header_count = 0;
+    return true;
+}
+
 /* Reads the record at p. NULL: it is one; otherwise a sentence, and *bad is where it fails. */
 TL_INLINE const char *tl_record_read(const uint8_t *p, const uint8_t *end, tl_record_view *out, const uint8_t **bad) {
     int32_t length, header_count;
+    if (TL_LIKELY(tl_record_read_short(p, end, out)))
+        return NULL;
 #define TL_RECORD_FAIL(at, sentence) \
     do { \
         *bad = (at); \

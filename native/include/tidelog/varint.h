@@ -45,12 +45,14 @@ TL_INLINE uint8_t *tl_varint_put(uint8_t *p, int64_t v) {
     return p;
 }
 
-/* That of a value below 8192, as the low bytes of a word. */
-TL_INLINE uint64_t tl_varint_word(uint32_t v, unsigned *bytes) {
-    uint32_t u = 2 * v;
+/* A zigzag value below 2^14 as it is written, in the low bytes of a word. */
+TL_INLINE uint64_t tl_varint_zigzag_word(uint32_t u, unsigned *bytes) {
     *bytes = u < 0x80 ? 1 : 2;
     return u < 0x80 ? u : (u & 0x7f) | 0x80 | (u >> 7) << 8;
 }
+
+/* The same of a value below 8192. */
+TL_INLINE uint64_t tl_varint_word(uint32_t v, unsigned *bytes) { return tl_varint_zigzag_word(2 * v, bytes); }
 
 static inline const uint8_t *tl_varint_get_slow(const uint8_t *p, const uint8_t *end, int64_t *out) {
     uint64_t u = 0;
