@@ -321,8 +321,11 @@ cdef class Reader(_Delivery):
         cdef _Chunk chunk
         cdef Batch batch
         cdef Message message
-        if level is not None and level != "written" and level != "synced":
-            raise ValueError(f"the level {level!r} does not exist: 'written' or 'synced'")
+        cdef bint synced = False
+        if level is not None:
+            synced = level == "synced"
+            if not synced and level != "written":
+                raise ValueError(f"the level {level!r} does not exist: 'written' or 'synced'")
         self.enter()
         try:
             if self.mode == NO_GROUP:
@@ -345,7 +348,7 @@ cdef class Reader(_Delivery):
                     self.commit_run(batch.chunk, run_number, offset)
             else:
                 raise TypeError(f"commit() takes a Message, a Batch or nothing, not {type(upto).__qualname__}")
-            if level == "synced":
+            if synced:
                 self.store.sync_offsets()
         finally:
             self.leave()
