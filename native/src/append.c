@@ -58,7 +58,7 @@ __attribute__((noinline)) static int lock_slowly(tl_partition *partition, bool l
     return status;
 }
 
-int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
+TL_INLINE int lock(tl_partition *partition, bool try_only, tl_error *err) {
     tl_store *store = partition->store;
     tl_hot *hot = partition->hot;
     bool locked = tl_lock_try(&hot->lock, store->me);
@@ -67,6 +67,8 @@ int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) {
         return TL_OK;
     return lock_slowly(partition, locked, try_only, err);
 }
+
+int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) { return lock(partition, try_only, err); }
 
 bool tl_partition_is_locked(const tl_partition *partition) {
     return (__atomic_load_n(&partition->hot->lock, __ATOMIC_RELAXED) & ~TL_LOCK_WAITERS) != 0;
@@ -151,7 +153,7 @@ TL_INLINE uint64_t publish(tl_partition *partition, const tl_room *where, const 
 }
 
 /* After the last publication. The release is a full barrier, so that a sleeper either sees the new tail or is seen. */
-static void unlock_and_wake(tl_partition *partition, uint64_t looked) {
+TL_INLINE void unlock_and_wake(tl_partition *partition, uint64_t looked) {
     tl_hot *hot = partition->hot;
     tl_lock_release(&hot->lock, partition->store->me);
     TL_POINT("append.unlocked");
@@ -204,7 +206,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
         if (status < 0)
             return status;
     }
-    int status = tl_partition_lock(partition, (flags & TL_APPEND_TRY) != 0, err);
+    int status = lock(partition, (flags & TL_APPEND_TRY) != 0, err);
     if (TL_UNLIKELY(status < 0))
         return status;
     TL_POINT("append.locked");
