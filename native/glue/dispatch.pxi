@@ -32,7 +32,10 @@ cdef class Dispatch:
                 PyErr_Clear()  # what cannot be hashed is not known
                 return None
             sender = <Sender>found
-            self.last, self.last_sender = channel, sender
+            # Never a channel beside the sender of another one: giving up the old ones may run somebody's code.
+            self.last_sender = None
+            self.last = channel
+            self.last_sender = sender
         if sender.store.is_closed or not tl_store_is_open(sender.store.native) \
                 or sender.generation != tl_store_generation(sender.store.native):
             return None
@@ -55,7 +58,8 @@ cdef class Dispatch:
     def _forget(self):
         """Nothing is known any more."""
         self.known.clear()
-        self.last = self.last_sender = None
+        self.last_sender = None
+        self.last = None
 
     cdef Sender sender_of(self, object channel):
         """The sender of a channel; None: Python has to be asked."""
