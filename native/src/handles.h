@@ -29,6 +29,7 @@ enum { TL_BYTE_GATE = 0, TL_BYTE_HOUSEKEEPER = 1, TL_BYTE_BROKER = 2, TL_BYTE_CL
 
 /* One file of a partition with its indexes, as this process has it mapped. */
 typedef struct tl_segment {
+    tl_partition *partition;                /* without a reference: whoever holds the segment has one */
     uint32_t refs;                          /* atomic; the cache of its partition holds one */
     uint32_t ordinal;
     int64_t base_offset;
@@ -37,9 +38,10 @@ typedef struct tl_segment {
     bool writable;
     uint32_t used;                          /* atomic tick of the last use, for the LRU */
     /* of the writer, guarded by the partition's lock: */
-    uint32_t allocated, populated;          /* whole pages of the file; bytes whose pages were faulted in (atomic) */
+    uint32_t allocated, populated;          /* atomic, never less: whole pages of the file; bytes whose pages were faulted in */
     uint32_t prefault_ahead;                /* when fewer bytes are populated ahead, more are asked for */
-    uint32_t prefault_until;                /* atomic; what the prefaulting thread is at, 0: nothing */
+    uint32_t prefault_until;                /* atomic; what the prefaulting thread is asked for, 0: nothing */
+    bool prefault_runs, writer_grows;       /* atomic; who is at it: each waits for the other's bite, but not for long */
     uint32_t found_bytes;                   /* length of the file when it was opened */
     int fd;                                 /* -1: not open. Of the writer; guarded by the partition's mutex */
     bool sealed_index;                      /* a reader's: counts come from the seal and do not change */
@@ -238,13 +240,22 @@ int tl_segment_open_writer(tl_partition *partition, uint32_t ordinal, int64_t ba
 int tl_segment_open_reader(tl_partition *partition, uint32_t ordinal, tl_segment **out, tl_error *err);  /* through the cache; release it */
 int tl_segment_base(tl_partition *partition, uint32_t ordinal, int64_t *base, tl_error *err);
 void tl_segment_release(tl_store *store, tl_segment *segment);
-int tl_segment_extend(tl_partition *partition, tl_segment *segment, uint32_t until, tl_error *err);      /* allocates and populates */
 int tl_segment_descriptor(tl_partition *partition, tl_segment *segment, int *fd, tl_error *err);
 void tl_segment_drop_descriptor(tl_store *store, tl_segment *segment);
 int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out, bool room_for_entries, tl_error *err);
 /* The same for a reader's segment, which threads share. */
 int tl_segment_reader_index(tl_partition *partition, tl_segment *segment, tl_index *out, tl_error *err);
 void tl_partition_forget_segments(tl_partition *partition, uint32_t below_ordinal);
+
+/* --- growth.c: of a segment that is written to; `until` is a position --- */
+uint32_t tl_segment_limit(const tl_segment *segment);                       /* where growing ahead ends */
+/* Without the lock: by zeros at the end, up to `until` at least, unless it is as long already. 0 or a negative errno. */
+int tl_segment_lengthen(tl_segment *segment, int fd, uint32_t until);
+int tl_segment_allocate(tl_segment *segment, uint32_t until, tl_error *err);            /* under the lock */
+int tl_segment_make_ready(tl_segment *segment, uint32_t until, tl_error *err);          /* the same, and its pages are there */
+/* Until that is false or pages up to `until` are ready, but not for long; whether they are. */
+bool tl_segment_wait_ready(const tl_segment *segment, const bool *other_is_at_it, uint32_t until);
+void tl_segment_raise(uint32_t *mark, uint32_t to);                         /* `allocated` or `populated`, unless it is higher */
 
 /* --- segment_files.c --- */
 enum { TL_SEGMENT_SUFFIXES = 5 };
@@ -308,10 +319,9 @@ void tl_leftovers_sweep(tl_store *store);                                   /* a
 int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32_t first_kept, tl_error *err);
 /* Pages ahead are running out, and nobody is at work on them. */
 TL_INLINE bool tl_prefault_is_due(const tl_segment *segment, uint64_t until, uint32_t ready) {
-    return TL_UNLIKELY(ready < until + segment->prefault_ahead) && ready < segment->allocated &&
-           __atomic_load_n(&segment->prefault_until, __ATOMIC_ACQUIRE) == 0;
+    return TL_UNLIKELY(ready < until + segment->prefault_ahead) && __atomic_load_n(&segment->prefault_until, __ATOMIC_ACQUIRE) == 0;
 }
-void tl_prefault_ask(tl_partition *partition, tl_segment *segment, uint32_t position);
+void tl_prefault_ask(tl_segment *segment, uint32_t position);
 void tl_prefault_stop(tl_store *store);
 int tl_housekeeper_start(tl_store *store, tl_error *err);
 void tl_housekeeper_stop(tl_store *store);

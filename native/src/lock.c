@@ -8,14 +8,6 @@
 #define SLICE_NS 20000000
 #define SPINS 64
 
-static void pause_cpu(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    __asm__ volatile("yield" ::: "memory");
-#endif
-}
-
 /* One attempt; keeps the waiters bit that others have set, because whoever set it sleeps. */
 static bool take_if_free(uint32_t *word, tl_owner me, uint32_t waiters) {
     uint32_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
@@ -43,7 +35,7 @@ int tl_lock_take(uint32_t *word, tl_owner me, const tl_liveness *liveness, int64
     for (int i = 0; i < SPINS; i++) {
         if (take_if_free(word, me, 0))
             return TL_LOCK_TAKEN;
-        pause_cpu();
+        tl_cpu_relax();
     }
     int64_t deadline = timeout_ns < 0 ? INT64_MAX : tl_os->monotonic_ns() + timeout_ns;
     /* After sleeping once the waiters bit is kept on taking: others may still sleep, and an extra wake is harmless. */

@@ -1,13 +1,13 @@
 /* How does Linux do each thing that the core asks of an operating system?
  *
- * Imports os.h. Callable from any thread: nothing here is kept between calls. The only file besides guard.c and
- * testing.c that talks to libc's system interface, and the only place that reads errno.
+ * Imports os_identity.h. Callable from any thread: nothing here is kept between calls. The only file besides os_identity.c,
+ * guard.c and testing.c that talks to libc's system interface, and the only place that reads errno.
  *
  * A call that a signal interrupts is started again here, so that callers have no retry loops of their own. The one
  * exception is futex_wait: its callers sleep in slices and must come back to run Python's signal handlers. */
 #define _GNU_SOURCE 1
 
-#include "tidelog/os.h"
+#include "os_identity.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,9 +20,9 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,12 +35,6 @@
 #endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
-#endif
-#ifndef STATX_MNT_ID
-#define STATX_MNT_ID 0x1000u
-#endif
-#ifndef STATX_MNT_ID_UNIQUE
-#define STATX_MNT_ID_UNIQUE 0x4000u
 #endif
 
 /* A call that a signal interrupted starts again. */
@@ -137,6 +131,40 @@ static int os_fallocate(int fd, uint64_t from, uint64_t bytes) {
     int result;
     RETRY(result, fallocate(fd, 0, (off_t)from, (off_t)bytes));
     return or_errno(result);
+}
+
+/* The kernel finds the end and writes under one lock of the file: no two such calls, and nobody who makes the file longer in
+ * another way, ever meet in one place. Blocks are asked for first, behind the end, since that is cheaper than to have them
+ * promised page by page, and because a full disk is found out before anything is written. */
+static int os_append_zeros(int fd, uint64_t bytes) {
+    enum { PIECE = 16 << 10, MOST = 64 };
+    static uint8_t zeros[PIECE]; /* never written to; one that is const would lie in the file of the library */
+    struct stat now;
+    if (fstat(fd, &now) < 0)
+        return -errno;
+    if (!range_fits((uint64_t)now.st_size, bytes))
+        return -EFBIG;
+    if (bytes == 0)
+        return 0;
+    int result;
+    RETRY(result, fallocate(fd, FALLOC_FL_KEEP_SIZE, now.st_size, (off_t)bytes));
+    if (result < 0)
+        return -errno;
+    while (bytes > 0) {
+        struct iovec pieces[MOST];
+        int count = 0;
+        for (uint64_t left = bytes; left > 0 && count < MOST; count++) {
+            size_t piece = left < PIECE ? (size_t)left : PIECE;
+            pieces[count] = (struct iovec){zeros, piece};
+            left -= piece;
+        }
+        ssize_t written;
+        RETRY(written, pwritev2(fd, pieces, count, 0, RWF_APPEND));
+        if (written <= 0)
+            return written < 0 ? -errno : -EIO;
+        bytes -= (uint64_t)written;
+    }
+    return 0;
 }
 
 static int os_ftruncate(int fd, uint64_t size_bytes) {
@@ -327,68 +355,7 @@ static int os_poll(const int *fds, bool *ready, size_t count, int64_t timeout_ns
     return result;
 }
 
-/* --- which machine, which mount, what time --- */
-
-static int boot_id(uint64_t out[2]) {
-    char text[64];
-    int fd = os_open(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
-    int64_t bytes = os_pread(fd, text, sizeof text, 0);
-    os_close(fd);
-    if (bytes < 0)
-        return (int)bytes;
-    unsigned digits = 0;
-    out[0] = out[1] = 0;
-    for (int64_t i = 0; i < bytes && text[i] != '\n'; i++) {
-        char c = text[i];
-        unsigned nibble;
-        if (c == '-')
-            continue;
-        if (c >= '0' && c <= '9')
-            nibble = (unsigned)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            nibble = (unsigned)(c - 'a') + 10;
-        else
-            return -EPROTO;
-        if (digits == 32)
-            return -EPROTO;
-        out[digits / 16] = out[digits / 16] << 4 | nibble;
-        digits++;
-    }
-    return digits == 32 ? 0 : -EPROTO;
-}
-
-/* The plain mount id is handed out again after an unmount, the unique one (Linux 6.8) never within a boot. The kernel
- * returns the unique id when both are asked for and it knows it. Before Linux 5.8 there is neither, and 0 stands. */
-static int os_identity(int dir, tl_identity *out) {
-    tl_identity identity = {{0, 0}, 0, 0, 0};
-    struct stat s;
-    struct statx x;
-    int result = boot_id(identity.boot);
-    if (result < 0)
-        return result;
-    if (fstat(dir, &s) < 0)
-        return -errno;
-    if (statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_MNT_ID_UNIQUE, &x) < 0)
-        return -errno;
-    identity.device = (uint64_t)s.st_dev;
-    identity.inode = (uint64_t)s.st_ino;
-    if ((x.stx_mask & (STATX_MNT_ID | STATX_MNT_ID_UNIQUE)) != 0)
-        identity.mount = x.stx_mnt_id;
-    *out = identity;
-    return 0;
-}
-
-static int os_filesystem(int dir, uint64_t *magic) {
-    struct statfs s;
-    int result;
-    RETRY(result, fstatfs(dir, &s));
-    if (result < 0)
-        return -errno;
-    *magic = (uint64_t)s.f_type;
-    return 0;
-}
+/* --- what time, what luck --- */
 
 static int64_t os_now_ms(void) {
     struct timespec now;
@@ -416,11 +383,6 @@ static int64_t os_monotonic_ns(void) {
 
 static uint32_t os_process_id(void) {
     return (uint32_t)getpid();
-}
-
-static uint32_t os_pid_namespace(void) {
-    struct stat stat_;
-    return stat("/proc/self/ns/pid", &stat_) == 0 ? (uint32_t)stat_.st_ino : 0;
 }
 
 static int os_random(void *to, size_t bytes) {
@@ -454,6 +416,7 @@ const tl_io tl_io_posix = {
     .unlink = os_unlink,
     .list = os_list,
     .fallocate = os_fallocate,
+    .append_zeros = os_append_zeros,
     .ftruncate = os_ftruncate,
     .pread = os_pread,
     .pwrite = os_pwrite,
@@ -474,15 +437,15 @@ const tl_io tl_io_posix = {
     .event_clear = os_event_clear,
     .process_watch = os_process_watch,
     .poll = os_poll,
-    .identity = os_identity,
-    .filesystem = os_filesystem,
+    .identity = tl_os_identity,
+    .filesystem = tl_os_filesystem,
     .now_ms = os_now_ms,
     .now_ns = os_now_ns,
     .coarse_ms = os_coarse_ms,
     .monotonic_ns = os_monotonic_ns,
     .random = os_random,
     .process_id = os_process_id,
-    .pid_namespace = os_pid_namespace,
+    .pid_namespace = tl_os_pid_namespace,
     .malloc = malloc,
     .realloc = realloc,
     .free = free,

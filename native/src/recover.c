@@ -164,7 +164,7 @@ static int scan(tl_partition *partition, uint32_t trusted, tl_recovery *totals, 
     int status = tl_segment_index(partition, segment, &index, true, err);
     if (status < 0)
         return status;
-    if (trusted > segment->found_bytes && (status = tl_segment_extend(partition, segment, trusted, err)) < 0)
+    if (trusted > segment->found_bytes && (status = tl_segment_allocate(segment, trusted, err)) < 0)
         return status;
     while (position < segment->found_bytes || position < trusted) {
         tl_batch batch;

@@ -64,19 +64,20 @@ int tl_append_make_room(tl_partition *partition, size_t bytes, size_t count, uns
                 return status;
             continue;
         }
-        uint32_t ready = (flags & TL_APPEND_THROUGH_FILE) != 0 ? segment->allocated
-            : __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
+        bool through_file = (flags & TL_APPEND_THROUGH_FILE) != 0;
+        uint32_t ready = __atomic_load_n(through_file ? &segment->allocated : &segment->populated, __ATOMIC_ACQUIRE);
         if (TL_UNLIKELY(until > ready)) {
             if (!may_block)
                 return TL_EAGAIN;
             if (until > TL_MAX_SEGMENT_BYTES)
                 return tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", partition->cold->directory, (int64_t)until);
-            int status = tl_segment_extend(partition, segment, (uint32_t)until, err);
+            int status = through_file ? tl_segment_allocate(segment, (uint32_t)until, err)
+                : tl_segment_make_ready(segment, (uint32_t)until, err);
             if (status < 0)
                 return status;
         }
-        if (TL_UNLIKELY(tl_prefault_is_due(segment, until, ready)))
-            tl_prefault_ask(partition, segment, position);
+        if (TL_UNLIKELY(!through_file && tl_prefault_is_due(segment, until, ready)))
+            tl_prefault_ask(segment, position);
         out->at = segment->map + position;
         out->tail = tail;
         return TL_OK;

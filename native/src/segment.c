@@ -1,17 +1,13 @@
-/* How does a file of a partition come to be, get mapped, grow and go?
+/* How does a file of a partition come to be, get mapped and go?
  *
  * Imports handles.h. Writers' segments belong to whoever holds the partition's lock; readers' are reference-counted and
  * cached under the partition's mutex. A file is allocated before it is mapped (a store into a hole on a full disk is a
- * signal) and mapped once over its whole future length: growing needs no new map. */
+ * signal) and mapped once over its whole future length: growing (growth.c) needs no new map. */
 #include "handles.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-
-static uint32_t clamp(uint32_t value, uint32_t least, uint32_t most) {
-    return value < least ? least : value > most ? most : value;
-}
 
 static uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
@@ -30,16 +26,17 @@ static size_t address_space(const tl_partition *partition, uint64_t file_bytes) 
     return (size_t)round_up(bytes, TL_PAGE);
 }
 
-static tl_segment *segment_new(tl_store *store, uint32_t ordinal, int64_t base_offset, bool writable) {
+static tl_segment *segment_new(tl_partition *partition, uint32_t ordinal, int64_t base_offset, bool writable) {
     tl_segment *segment = tl_calloc(1, sizeof *segment);
     if (segment == NULL)
         return NULL;
+    segment->partition = partition;
     segment->refs = 1;
     segment->ordinal = ordinal;
     segment->base_offset = base_offset;
     segment->writable = writable;
     segment->fd = -1;
-    __atomic_fetch_add(&store->mapped_segments, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&partition->store->mapped_segments, 1, __ATOMIC_RELAXED);
     return segment;
 }
 
@@ -120,7 +117,7 @@ int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_of
     char path[360], temporary[360];
     tl_segment_path(partition, base_offset, ".log", path);
     tl_segment_path(partition, base_offset, ".log.new", temporary);
-    tl_segment *segment = segment_new(store, ordinal, base_offset, true);
+    tl_segment *segment = segment_new(partition, ordinal, base_offset, true);
     if (segment == NULL)
         return tl_fail(err, TL_ENOMEM, "no memory for a segment", path, -1);
     int fd = -1, status = TL_OK;
@@ -145,8 +142,8 @@ int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_of
         status = tl_fail_sys(err, fd, "a segment file cannot be created", temporary);
         goto failed;
     }
-    uint32_t first = clamp(__atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED), TL_PAGE, TL_CHUNK_FIRST);
-    first = (uint32_t)round_up(first, TL_PAGE);
+    uint32_t limit = __atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED);
+    uint32_t first = limit < TL_CHUNK_FIRST ? (uint32_t)round_up(limit, TL_PAGE) : TL_CHUNK_FIRST;
     status = tl_os->fallocate(fd, 0, first);
     if (status < 0) {
         status = tl_fail_sys(err, status, "no space can be allocated for a segment", temporary);
@@ -194,7 +191,7 @@ static int open_existing(tl_partition *partition, uint32_t ordinal, int64_t base
         status = tl_fail_sys(err, status, "a segment file cannot be looked at", path);
     } else if (stat.size_bytes > TL_MAX_SEGMENT_BYTES) {
         status = tl_fail(err, TL_ECORRUPT, "a segment file is larger than 2 GiB", path, (int64_t)stat.size_bytes);
-    } else if ((segment = segment_new(store, ordinal, base_offset, writable)) == NULL) {
+    } else if ((segment = segment_new(partition, ordinal, base_offset, writable)) == NULL) {
         status = tl_fail(err, TL_ENOMEM, "no memory for a segment", path, -1);
     } else {
         /* A crash may have left a size that is not ours to trust beyond whole pages: growing starts from there. */
@@ -218,64 +215,6 @@ static int open_existing(tl_partition *partition, uint32_t ordinal, int64_t base
 int tl_segment_open_writer(tl_partition *partition, uint32_t ordinal, int64_t base_offset, tl_segment **out,
                            tl_error *err) {
     return open_existing(partition, ordinal, base_offset, true, out, err);
-}
-
-int tl_segment_extend(tl_partition *partition, tl_segment *segment, uint32_t until, tl_error *err) {
-    char path[360];
-    if (until > segment->map_bytes) {
-        tl_segment_path(partition, segment->base_offset, ".log", path);
-        return tl_fail(err, TL_ETOOLARGE, "a batch does not fit into a segment", path, until);
-    }
-    if (until > segment->allocated) {
-        uint32_t chunk = clamp(segment->allocated, TL_CHUNK_FIRST, TL_CHUNK_MOST);
-        uint64_t target = (uint64_t)segment->allocated + chunk;
-        uint64_t limit = round_up(__atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED), TL_PAGE);
-        if (target > limit)
-            target = limit;
-        if (target < until)
-            target = round_up(until, TL_PAGE);
-        if (target > segment->map_bytes)
-            target = segment->map_bytes;
-        int fd = -1, status = tl_segment_descriptor(partition, segment, &fd, err);
-        if (status < 0)
-            return status;
-        status = tl_os->fallocate(fd, segment->allocated, target - segment->allocated);
-        if (status == -ENOSPC || status == -EDQUOT) { /* no room for growing ahead: take what this batch needs */
-            target = round_up(until, TL_PAGE);
-            status = tl_os->fallocate(fd, segment->allocated, target - segment->allocated);
-        }
-        if (fd != segment->fd)
-            tl_os->close(fd);
-        if (status < 0) {
-            tl_segment_path(partition, segment->base_offset, ".log", path);
-            return tl_fail_sys(err, status, "no space can be allocated for a segment", path);
-        }
-        TL_POINT("segment.extended");
-        segment->allocated = (uint32_t)target;
-    }
-    uint32_t populated = __atomic_load_n(&segment->populated, __ATOMIC_ACQUIRE);
-    if (until > populated) {
-        /* Of a segment that was found, nothing is populated by us. What stands before the tail must not be: faulting it
-         * in for writing takes time and makes the disk write all of it again. */
-        uint64_t tail = __atomic_load_n(&partition->hot->tail, __ATOMIC_RELAXED);
-        if (tl_place_ordinal(tail) == segment->ordinal && tl_place_position(tail) > populated)
-            populated = tl_place_position(tail);
-        uint64_t target = (uint64_t)until + clamp(until, 4 * TL_PAGE, 1u << 20);
-        if (target > segment->allocated)
-            target = segment->allocated;
-        uint32_t from = populated / TL_PAGE * TL_PAGE;
-        target = round_up(target, TL_PAGE);
-        int status = tl_os->populate(segment->map + from, (size_t)(target - from), true);
-        if (status < 0) {
-            tl_segment_path(partition, segment->base_offset, ".log", path);
-            return status == -EFAULT ? tl_fail(err, TL_EBUS, "pages of a segment cannot be written", path, from)
-                                     : tl_fail_sys(err, status, "pages of a segment cannot be faulted in", path);
-        }
-        while (populated < target && !__atomic_compare_exchange_n(&segment->populated, &populated, (uint32_t)target,
-                                                                  false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-            continue;
-    }
-    return TL_OK;
 }
 
 /* --- readers --- */

@@ -111,9 +111,7 @@ int tl_store_wait(tl_store *store, tl_partition *const *partitions, const uint64
         for (int i = 0; i < 256; i++) {
             if ((found = changed(partitions, seen, count)) >= 0)
                 return found;
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#endif
+            tl_cpu_relax();
         }
         if (cancelled(store, cancel))
             return refuse(store, err);

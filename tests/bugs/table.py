@@ -52,6 +52,7 @@ PRODUCER_NAMES = Program("native/test_producer_names.c")
 TRANSACTIONS = Program("native/test_transactions.c")
 TRANSACTIONS_RECOVERY = Program("native/test_transactions_recovery.c")
 
+GROWTH = Program("native/test_growth.c")
 IDS = Program("native/test_ids.c")
 IDS_WINDOW = Program("native/test_ids_window.c")
 IDS_DEATHS = Program("native/test_ids_deaths.c")
@@ -125,4 +126,6 @@ BUGS = [
     Bug("COMMIT_FORGETS_A_PARTITION", TRANSACTIONS, (), "transactions"),
     Bug("TAKER_DOES_NOT_FINISH", TRANSACTIONS_RECOVERY, (), "transactions"),
     Bug("LSO_NOT_REPAIRED", TRANSACTIONS_RECOVERY, (), "transactions"),
+    Bug("ZEROS_AT_A_PLACE", GROWTH, (), "growth"),
+    Bug("ZEROS_LEFT_BEHIND_A_SEAL", GROWTH, (), "growth"),
 ]

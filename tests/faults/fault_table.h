@@ -20,6 +20,7 @@ enum fault_call {
     CALL_UNLINK,
     CALL_LIST,
     CALL_FALLOCATE,
+    CALL_APPEND_ZEROS,
     CALL_FTRUNCATE,
     CALL_PREAD,
     CALL_PWRITE,
@@ -41,11 +42,11 @@ enum fault_call {
 
 static const char *const fault_call_names[CALL_COUNT] = {
     "open",      "create",     "close",    "stat",       "mkdir",     "rename", "unlink", "list",
-    "fallocate", "ftruncate",  "pread",    "pwrite",     "fdatasync", "fsync",  "map",    "populate",
+    "fallocate", "append_zeros", "ftruncate", "pread",    "pwrite",     "fdatasync", "fsync",  "map",    "populate",
     "lock",      "futex_wait", "event",    "process_watch", "poll",   "identity", "filesystem", "random", "malloc"};
 
 #define B(call) (1u << CALL_##call)
-#define WRITES (B(CREATE) | B(MKDIR) | B(RENAME) | B(FALLOCATE) | B(PWRITE) | B(FDATASYNC) | B(FSYNC))
+#define WRITES (B(CREATE) | B(MKDIR) | B(RENAME) | B(FALLOCATE) | B(APPEND_ZEROS) | B(PWRITE) | B(FDATASYNC) | B(FSYNC))
 
 /* How a call fails. DONE: it did what it was asked and still reports an error, as a network disk may. HALF: a part was
  * written. Some calls name the same trouble by another number: they return what the kernel would. */
@@ -62,17 +63,18 @@ static const fault_kind fault_kinds[] = {
      WRITES | B(OPEN) | B(STAT) | B(UNLINK) | B(LIST) | B(FTRUNCATE) | B(PREAD) | B(POPULATE) | B(IDENTITY) |
          B(FILESYSTEM)},
     {"EIO-done", EIO, WAY_DONE,
-     B(CLOSE) | B(MKDIR) | B(RENAME) | B(UNLINK) | B(FALLOCATE) | B(FTRUNCATE) | B(PWRITE) | B(FDATASYNC) | B(FSYNC)},
+     B(CLOSE) | B(MKDIR) | B(RENAME) | B(UNLINK) | B(FALLOCATE) | B(APPEND_ZEROS) | B(FTRUNCATE) | B(PWRITE) | B(FDATASYNC) |
+         B(FSYNC)},
     {"ENOSPC", ENOSPC, WAY_PLAIN, WRITES | B(POPULATE)},
     {"full", ENOSPC, WAY_PLAIN,
-     B(CREATE) | B(MKDIR) | B(FALLOCATE) | B(POPULATE)}, /* what is allocated can be written */
+     B(CREATE) | B(MKDIR) | B(FALLOCATE) | B(APPEND_ZEROS) | B(POPULATE)}, /* what is allocated can be written */
     {"EDQUOT", EDQUOT, WAY_PLAIN, WRITES},
     {"EMFILE", EMFILE, WAY_PLAIN, B(OPEN) | B(CREATE) | B(LIST) | B(EVENT) | B(WATCH)},
     {"ENOMEM", ENOMEM, WAY_PLAIN, B(OPEN) | B(CREATE) | B(MAP) | B(POPULATE) | B(STAT) | B(LIST) | B(LOCK) | B(RANDOM) | B(EVENT) |
          B(WATCH) | B(POLL)},
     {"EINTR", EINTR, WAY_PLAIN, B(FUTEX)},
-    {"short-ENOSPC", ENOSPC, WAY_HALF, B(PWRITE)},
-    {"short-EIO", EIO, WAY_HALF, B(PWRITE)},
+    {"short-ENOSPC", ENOSPC, WAY_HALF, B(PWRITE) | B(APPEND_ZEROS)},
+    {"short-EIO", EIO, WAY_HALF, B(PWRITE) | B(APPEND_ZEROS)},
     {"heap", ENOMEM, WAY_PLAIN, B(HEAP)},
 };
 enum { FAULT_KINDS = sizeof fault_kinds / sizeof *fault_kinds };
@@ -152,6 +154,13 @@ static int fault_list(int dir, void *context, int (*each)(void *context, const c
 }
 static int fault_fallocate(int fd, uint64_t from, uint64_t bytes) {
     SIMPLE(CALL_FALLOCATE, fault_path(fd), tl_io_posix.fallocate(fd, from, bytes));
+}
+static int fault_append_zeros(int fd, uint64_t bytes) {
+    if (!fault_strikes(CALL_APPEND_ZEROS, fault_path(fd)))
+        return tl_io_posix.append_zeros(fd, bytes);
+    if (fault.kind->way != WAY_PLAIN && bytes > 0)
+        (void)tl_io_posix.append_zeros(fd, fault.kind->way == WAY_DONE ? bytes : (bytes + 1) / 2);
+    return -fault.number;
 }
 static int fault_ftruncate(int fd, uint64_t bytes) {
     SIMPLE(CALL_FTRUNCATE, fault_path(fd), tl_io_posix.ftruncate(fd, bytes));
@@ -243,7 +252,8 @@ static inline void fault_install(void) {
     tl_io *t = &tl_os_table;
     t->open = fault_open, t->close = fault_close, t->stat = fault_stat, t->mkdir = fault_mkdir,
     t->rename = fault_rename;
-    t->unlink = fault_unlink, t->list = fault_list, t->fallocate = fault_fallocate, t->ftruncate = fault_ftruncate;
+    t->unlink = fault_unlink, t->list = fault_list, t->fallocate = fault_fallocate;
+    t->append_zeros = fault_append_zeros, t->ftruncate = fault_ftruncate;
     t->pread = fault_pread, t->pwrite = fault_pwrite, t->fdatasync = fault_fdatasync, t->fsync = fault_fsync;
     t->map = fault_map, t->reserve = fault_reserve, t->map_at = fault_map_at, t->unmap = fault_unmap,
     t->populate = fault_populate;

@@ -141,6 +141,13 @@ static void check_bytes(void) {
     CHECK(tl_os->pread(fd, out, 64, 100) == 64 && memcmp(out, data, 64) == 0);
     if (status == 0)
         CHECK(tl_os->fallocate(fd, 1 << 20, 4096) == 0 && tl_os->stat(fd, &s) == 0 && s.size_bytes == (1 << 20) + 4096);
+    uint64_t end = s.size_bytes;
+    CHECK(tl_os->append_zeros(fd, 0) == 0 && tl_os->append_zeros(fd, (2 << 20) + 7) == 0 && tl_os->append_zeros(fd, 1) == 0);
+    CHECK(tl_os->stat(fd, &s) == 0 && s.size_bytes == end + (2 << 20) + 8 && s.blocks_bytes >= 2 << 20);
+    CHECK(tl_os->pread(fd, out, 64, 100) == 64 && memcmp(out, data, 64) == 0);
+    CHECK(tl_os->pwrite(fd, data, 64, s.size_bytes) == 64 && tl_os->append_zeros(fd, 4096) == 0);
+    CHECK(tl_os->pread(fd, out, 64, s.size_bytes) == 64 && memcmp(out, data, 64) == 0); /* behind it, never over it */
+    CHECK(tl_os->append_zeros(fd, UINT64_MAX) == -EFBIG && tl_os->append_zeros(-1, 1) == -EBADF);
     CHECK(tl_os->fdatasync(fd) == 0 && tl_os->fsync(fd) == 0 && tl_os->syncfs(fd) == 0);
     CHECK(tl_os->fsync(-1) == -EBADF && tl_os->fdatasync(-1) == -EBADF && tl_os->syncfs(-1) == -EBADF);
     discard(fd, "bytes");

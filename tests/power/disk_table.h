@@ -147,6 +147,14 @@ static int disk_fallocate(int fd, uint64_t from, uint64_t bytes) {
     return 0;
 }
 
+static int disk_append_zeros(int fd, uint64_t bytes) {
+    inode *f = &now->inodes[inode_of(fd)];
+    CHECK(f->size + bytes <= FILE_ROOM);
+    on_event("disk.append_zeros");
+    f->size += bytes;
+    return 0;
+}
+
 static int disk_ftruncate(int fd, uint64_t size) {
     on_event("disk.truncate");
     return disk_truncate(inode_of(fd), size);
@@ -282,6 +290,7 @@ static void disk_install(void) {
     t->unlink = disk_unlink;
     t->list = disk_list;
     t->fallocate = disk_fallocate;
+    t->append_zeros = disk_append_zeros;
     t->ftruncate = disk_ftruncate;
     t->pread = disk_pread;
     t->pwrite = disk_pwrite;

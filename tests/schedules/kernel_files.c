@@ -225,6 +225,13 @@ static int call_fallocate(int fd, uint64_t from, uint64_t bytes) {
     return 0;
 }
 
+static int call_append_zeros(int fd, uint64_t bytes) {
+    actors_step("append_zeros");
+    inode *n = kernel_node(fd);
+    resize(n, bytes_of(fd), n->size + bytes);
+    return 0;
+}
+
 static int call_ftruncate(int fd, uint64_t size_bytes) {
     actors_step("ftruncate");
     resize(kernel_node(fd), bytes_of(fd), size_bytes);
@@ -312,6 +319,7 @@ void kernel_fill_files(tl_io *io) {
     io->unlink = call_unlink;
     io->list = call_list;
     io->fallocate = call_fallocate;
+    io->append_zeros = call_append_zeros;
     io->ftruncate = call_ftruncate;
     io->pread = call_pread;
     io->pwrite = call_pwrite;

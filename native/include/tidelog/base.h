@@ -57,6 +57,14 @@ typedef struct tl_error {
 #else
 #define TL_FENCE(order) __atomic_thread_fence(order)
 #endif
+/* In a loop that waits for another core. */
+TL_INLINE void tl_cpu_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield" ::: "memory");
+#endif
+}
 #define TL_FULL_FENCE() TL_FENCE(__ATOMIC_SEQ_CST)
 #define TL_ACQUIRE_FENCE() TL_FENCE(__ATOMIC_ACQUIRE) /* loads before it come before all that follow */
 #define TL_RELEASE_FENCE() TL_FENCE(__ATOMIC_RELEASE) /* stores after it come after all before it */

@@ -38,6 +38,7 @@ typedef struct tl_io {
                 int (*each)(void *context,
                             const char *name)); /* not "." and ".."; stops at a result != 0 and returns it */
     int (*fallocate)(int fd, uint64_t from, uint64_t bytes); /* real allocation, or -EOPNOTSUPP: never emulated */
+    int (*append_zeros)(int fd, uint64_t bytes); /* at the end, wherever that is by then; a part may be there after an error */
     int (*ftruncate)(int fd, uint64_t size_bytes);
     int64_t (*pread)(int fd, void *to, size_t bytes, uint64_t from);        /* whole unless the file ends */
     int64_t (*pwrite)(int fd, const void *from, size_t bytes, uint64_t to); /* whole, or -errno */
@@ -113,7 +114,8 @@ enum tl_bug {
                                                             X(ID_FILTER_FORGETS) X(ID_SEALED_FIRST) X(ID_NOT_UNDONE) \
                                                             X(IDS_NOT_REBUILT) X(ID_AGE_IGNORED) X(IDS_COMPLETE_FIRST) \
                                                             X(ID_DECIDED_TAKEN_FOR_OPEN) X(ID_ABORTED_TAKEN) \
-                                                            X(COMMIT_FORGETS_A_PARTITION) X(LSO_NOT_REPAIRED)
+                                                            X(COMMIT_FORGETS_A_PARTITION) X(LSO_NOT_REPAIRED) \
+                                                            X(ZEROS_AT_A_PLACE) X(ZEROS_LEFT_BEHIND_A_SEAL)
 #define TL_BUG_ENUM(name) TL_BUG_##name,
     TL_BUG_LIST(TL_BUG_ENUM)
 #undef TL_BUG_ENUM
