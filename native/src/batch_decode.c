@@ -74,6 +74,48 @@ bool tl_batch_copy_checked(uint8_t *to, const uint8_t *p, const tl_batch *batch)
            tl_be32(to + 8) == batch->bytes - TL_BATCH_PREFIX_BYTES && to[16] == 2;
 }
 
+/* What a record looks like that differs from the one before it only in its value's bytes, and comes right after it: values of
+ * one length without keys make long runs of such records. */
+typedef struct alike {
+    uint64_t front, front_mask; /* length, attributes, timestamp delta; the offset delta follows */
+    uint64_t back, rest_mask;   /* null key, length of the value, where they follow it; with it */
+    uint32_t front_bytes, key_from, value_from, bytes; /* bytes 0: none is known */
+    uint32_t zigzag_most;       /* of the offset delta while it takes as many bytes */
+} alike;
+
+/* Only what is written as we write it: a field with more bytes than it needs would stand elsewhere. */
+static void learn(alike *a, const uint8_t *p, const uint8_t *end, const tl_record_view *r) {
+    uint8_t front[32];
+    a->bytes = 0;
+    if (r->key_bytes != -1 || r->header_count != 0 || r->value_bytes < 0 || r->value_bytes >= 8192 || r->offset_delta >= 8192 ||
+        end - p < 16)
+        return;
+    size_t offset_bytes = tl_varint_size(r->offset_delta), value_bytes = tl_varint_size(r->value_bytes);
+    const uint8_t *after = tl_record_put_front(front, tl_record_body_bytes(r->timestamp_delta, r->offset_delta, -1, r->value_bytes, 0),
+                                               r->timestamp_delta, r->offset_delta, NULL, -1, r->value_bytes);
+    size_t front_bytes = (size_t)(after - front) - offset_bytes - 1 - value_bytes;
+    if (front_bytes > 8 || r->value != p + (after - front) || memcmp(p, front, (size_t)(after - front)) != 0)
+        return;
+    a->front_mask = UINT64_MAX >> (64 - 8 * front_bytes);
+    a->front = tl_le64(front) & a->front_mask;
+    a->back = 1 | (uint64_t)front[front_bytes + offset_bytes + 1] << 8 | (value_bytes == 2 ? (uint64_t)after[-1] << 16 : 0);
+    a->back <<= 8 * offset_bytes;
+    a->rest_mask = UINT64_MAX >> (64 - 8 * (offset_bytes + 1 + value_bytes));
+    a->front_bytes = (uint32_t)front_bytes;
+    a->key_from = (uint32_t)(front_bytes + offset_bytes + 1);
+    a->value_from = (uint32_t)(after - front);
+    a->bytes = (uint32_t)(r->next - p);
+    a->zigzag_most = offset_bytes == 1 ? 0x7f : 0x3fff;
+}
+
+/* The record at p is so, with this offset delta. There are 16 bytes, and all of the record. */
+TL_INLINE bool is_alike(const alike *a, const uint8_t *p, uint32_t offset_delta) {
+    uint64_t zigzag = 2 * (uint64_t)offset_delta;
+    uint64_t offset = a->zigzag_most == 0x7f ? zigzag : (zigzag & 0x7f) | 0x80 | (zigzag << 1 & 0x7f00);
+    return zigzag <= a->zigzag_most && (tl_le64(p) & a->front_mask) == a->front &&
+           (tl_le64(p + a->front_bytes) & a->rest_mask) == (offset | a->back) && p[a->bytes - 1] == 0;
+}
+
 int tl_batch_records(const uint8_t *base, size_t from, size_t bytes, const tl_batch *batch, tl_record *out,
                      tl_error *err) {
     const uint8_t *p = base + from, *const end = p + bytes, *bad = p;
@@ -83,7 +125,24 @@ int tl_batch_records(const uint8_t *base, size_t from, size_t bytes, const tl_ba
         return corrupt(err, "records lie more than 4 GiB from where their positions are counted", 0);
     if (batch->count < 0 || (size_t)batch->count > bytes / TL_RECORD_MIN_BYTES)
         return corrupt(err, "a record batch's count is larger than its bytes allow", from);
+    alike next = {.bytes = 0};
+    int32_t value_bytes = -1;
+    int64_t timestamp_ms = 0;
     for (int32_t i = 0; i < batch->count; i++, out++) {
+        if (TL_LIKELY(next.bytes != 0) && end - p >= (ptrdiff_t)next.bytes && end - p >= 16 && previous < batch->last_offset_delta &&
+            is_alike(&next, p, (uint32_t)previous + 1)) {
+            previous++;
+            out->offset = batch->base_offset + previous;
+            out->timestamp_ms = timestamp_ms;
+            out->key_at = (uint32_t)(p - base) + next.key_from;
+            out->value_at = (uint32_t)(p - base) + next.value_from;
+            out->headers_at = (uint32_t)(p - base) + next.bytes - 1;
+            out->key_bytes = -1;
+            out->value_bytes = value_bytes;
+            out->headers_bytes = 0;
+            p += next.bytes;
+            continue;
+        }
         tl_record_view r;
         const char *what = tl_record_read(p, end, &r, &bad);
         if (TL_UNLIKELY(what != NULL))
@@ -92,9 +151,13 @@ int tl_batch_records(const uint8_t *base, size_t from, size_t bytes, const tl_ba
             return corrupt(err, "a record's offset is not above the one before it, or past its batch's last offset",
                            (size_t)(p - base));
         previous = r.offset_delta;
+        next.bytes = 0;
+        if (r.value_bytes == value_bytes)
+            learn(&next, p, end, &r);
+        value_bytes = r.value_bytes;
         out->offset = batch->base_offset + r.offset_delta;
-        out->timestamp_ms = append_time ? batch->max_timestamp_ms
-                                        : tl_timestamp_of(batch->base_timestamp_ms, r.timestamp_delta);
+        timestamp_ms = append_time ? batch->max_timestamp_ms : tl_timestamp_of(batch->base_timestamp_ms, r.timestamp_delta);
+        out->timestamp_ms = timestamp_ms;
         out->key_at = (uint32_t)(r.key - base);
         out->value_at = (uint32_t)(r.value - base);
         out->headers_at = (uint32_t)(r.headers - base);

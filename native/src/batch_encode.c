@@ -141,6 +141,50 @@ TL_INLINE uint8_t *put_record(uint8_t *p, const tl_message *m, int64_t base_time
     return p + headers_bytes;
 }
 
+/* What the next record is framed by when it differs from the one before it only in its value's bytes: values of one length without
+ * keys make long runs of such records. */
+typedef struct alike {
+    uint64_t front, back;           /* length, attributes, timestamp delta; null key, length of the value */
+    unsigned front_bytes, offset_bytes, back_bytes;
+    uint32_t offset_most;           /* deltas up to this take as many bytes; 0: none is known */
+    int32_t value_bytes;
+    int64_t timestamp_ms;
+} alike;
+
+TL_INLINE bool is_alike(const alike *a, const tl_message *m, size_t offset_delta) {
+    return m->value_bytes == a->value_bytes && m->timestamp_ms == a->timestamp_ms && m->key_bytes < 0 && tl_headers_bytes(m) == 0 &&
+           offset_delta <= a->offset_most;
+}
+
+TL_INLINE uint8_t *put_alike(uint8_t *p, const alike *a, const tl_message *m, uint32_t offset_delta) {
+    uint64_t zigzag = 2 * (uint64_t)offset_delta;
+    uint64_t offset = a->offset_bytes == 1 ? zigzag : (zigzag & 0x7f) | 0x80 | (zigzag << 1 & 0x7f00);
+    tl_put_le64(p, a->front | offset << 8 * a->front_bytes);
+    p += a->front_bytes + a->offset_bytes;
+    tl_put_le32(p, (uint32_t)a->back);
+    p += a->back_bytes;
+    tl_copy_short(p, m->value, (size_t)a->value_bytes);
+    p += a->value_bytes;
+    *p = 0;
+    return p + 1;
+}
+
+static void learn(alike *a, const tl_message *m, int64_t base_timestamp_ms, int64_t offset_delta) {
+    uint64_t timestamp_zigzag = tl_zigzag(tl_timestamp_delta(m->timestamp_ms, base_timestamp_ms));
+    unsigned length_bytes, timestamp_bytes, value_bytes;
+    if (m->key_bytes >= 0 || !is_short(m, timestamp_zigzag, offset_delta, tl_headers_bytes(m)))
+        return;
+    uint64_t timestamp = tl_varint_zigzag_word((uint32_t)timestamp_zigzag, &timestamp_bytes);
+    a->back = 1 | tl_varint_word((uint32_t)m->value_bytes, &value_bytes) << 8;
+    a->back_bytes = 1 + value_bytes;
+    a->offset_bytes = offset_delta < 64 ? 1 : 2;
+    uint64_t length = tl_varint_word(2 + timestamp_bytes + a->offset_bytes + a->back_bytes + (uint32_t)m->value_bytes, &length_bytes);
+    a->front = length | timestamp << (8 * length_bytes + 8);
+    a->front_bytes = length_bytes + 1 + timestamp_bytes;
+    a->offset_most = offset_delta < 64 ? 63 : 8191;
+    a->timestamp_ms = m->timestamp_ms;
+}
+
 /* A batch's length and count are int32 in its header, whatever the caller's limit is. */
 TL_INLINE size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -164,10 +208,20 @@ size_t tl_batch_encode(uint8_t *out, int64_t base_offset, const tl_batch_spec *s
     uint8_t *const first = out + TL_BATCH_HEADER_BYTES;
     int64_t base_ms = messages[0].timestamp_ms, max_ms = base_ms;
     running_sum sum = {.from = first, .crc = 0};
+    alike next = {.value_bytes = INT32_MIN};
     uint8_t *p = first;
     for (size_t i = 0; i < count; i++) {
-        max_ms = messages[i].timestamp_ms > max_ms ? messages[i].timestamp_ms : max_ms;
-        p = put_record(p, &messages[i], base_ms, (int64_t)i, &sum);
+        const tl_message *m = &messages[i];
+        if (TL_LIKELY(is_alike(&next, m, i))) {
+            p = put_alike(p, &next, m, (uint32_t)i);
+        } else {
+            max_ms = m->timestamp_ms > max_ms ? m->timestamp_ms : max_ms;
+            p = put_record(p, m, base_ms, (int64_t)i, &sum);
+            next.offset_most = 0;
+            if (m->value_bytes == next.value_bytes)
+                learn(&next, m, base_ms, (int64_t)i);
+            next.value_bytes = m->value_bytes;
+        }
         if (TL_UNLIKELY(p - sum.from >= TL_SUM_BYTES))
             sum_up_to(&sum, p);
     }
