@@ -71,9 +71,11 @@ cdef class _Outlet(_Inlet):
 
     cdef uint32_t check_partition(self, object partition) except? 0xFFFFFFFF:
         """The number of a partition that a caller named. Raises TypeError, ValueError."""
-        if isinstance(partition, bool) or not hasattr(partition, "__index__"):
-            raise TypeError(f"a partition is an int, not {type(partition).__name__}")
-        number = partition.__index__()
+        number = partition
+        if type(partition) is not int:
+            if isinstance(partition, bool) or not hasattr(partition, "__index__"):
+                raise TypeError(f"a partition is an int, not {type(partition).__name__}")
+            number = partition.__index__()
         if not 0 <= number < self.partitions:
             raise ValueError(f"partition {number} does not exist: {self.shared.name!r} has partitions "
                              f"0..{self.partitions - 1}")
