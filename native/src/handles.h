@@ -268,6 +268,7 @@ typedef struct tl_segment_files {
 } tl_segment_files;
 /* The segments that have a file with this suffix. No directory: none. Nothing is left to free when it fails. */
 int tl_segment_list(tl_partition *partition, const char *suffix, tl_segment_files *out, tl_error *err);
+void tl_segment_sweep(tl_partition *partition);                              /* what a deleter that died has left */
 int tl_segment_sync_names(tl_partition *partition);                         /* of files that came or went; 0 or a negative errno */
 
 /* --- seals.c, reseal.c --- */

@@ -316,19 +316,13 @@ static int fill(tl_partition *partition, tl_error *err) {
 }
 
 /* Segments below the first one kept were being deleted when the power went. */
-static int drop_below_start(tl_partition *partition, const tl_segment_files *files, tl_error *err) {
+static int drop_below_start(tl_partition *partition, tl_error *err) {
     tl_hot *hot = partition->hot;
     if (hot->first_ordinal == 0)
         return TL_OK;
     if (hot->first_ordinal > tl_place_ordinal(hot->tail))
         return tl_fail(err, TL_ECORRUPT, "the first segment kept lies behind the tail", partition->cold->directory, -1);
-    for (size_t i = 0; i < files->count && files->bases[i] < hot->first_base; i++) {
-        for (size_t s = 0; s < TL_SEGMENT_SUFFIXES; s++) {
-            char path[360];
-            tl_segment_path(partition, files->bases[i], tl_segment_suffixes[s], path);
-            (void)tl_os->unlink(partition->store->dir, path, false);
-        }
-    }
+    tl_segment_sweep(partition);
     return TL_OK;
 }
 
@@ -353,7 +347,7 @@ int tl_partition_recover(tl_partition *partition, bool clean, tl_recovery *total
     if (status == TL_OK)
         status = scan_all(partition, &files, totals, err);
     if (status == TL_OK)
-        status = drop_below_start(partition, &files, err);
+        status = drop_below_start(partition, err);
     tl_os->free(files.bases);
     if (status < 0)
         return status;

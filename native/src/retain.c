@@ -87,6 +87,8 @@ int tl_partition_delete_segments(tl_partition *partition, int64_t before, uint32
         TL_POINT("retain.removed");
     }
     tl_partition_forget_segments(partition, first_kept);
+    if (removed > 0)
+        tl_segment_sweep(partition);
     return removed;
 }
 

@@ -18,15 +18,15 @@ typedef struct listing {
     bool out_of_memory;
 } listing;
 
-/* Of "<20 digits><suffix>"; -1: another file. */
-static int64_t base_of_name(const char *name, const char *suffix) {
+/* Of "<20 digits>..."; -1: another file. */
+static int64_t base_of(const char *name) {
     int64_t base = 0;
     for (int i = 0; i < 20; i++) {
         if (name[i] < '0' || name[i] > '9' || base > (INT64_MAX - 9) / 10)
             return -1;
         base = base * 10 + (name[i] - '0');
     }
-    return strcmp(name + 20, suffix) == 0 ? base : -1;
+    return base;
 }
 
 static int add_file(void *context, const char *name) {
@@ -34,8 +34,8 @@ static int add_file(void *context, const char *name) {
     tl_segment_files *files = l->files;
     if (strcmp(name, TL_FAILED_FILE) == 0)
         files->failed_marker = true;
-    int64_t base = base_of_name(name, l->suffix);
-    if (base < 0)
+    int64_t base = base_of(name);
+    if (base < 0 || strcmp(name + 20, l->suffix) != 0)
         return 0;
     if (files->count == files->room) {
         size_t room = files->room == 0 ? 16 : 2 * files->room;
@@ -76,6 +76,40 @@ int tl_segment_list(tl_partition *partition, const char *suffix, tl_segment_file
     memset(out, 0, sizeof *out);
     return status < 0 ? tl_fail_sys(err, status, "the directory of a partition cannot be listed", directory)
                       : tl_fail(err, TL_ENOMEM, "no memory to list the files of a partition", directory, -1);
+}
+
+typedef struct sweeping {
+    tl_partition *partition;
+    int64_t first_base;
+} sweeping;
+
+static int remove_if_left(void *context, const char *name) {
+    const sweeping *s = context;
+    int64_t base = base_of(name);
+    for (size_t i = 0; base >= 0 && i < TL_SEGMENT_SUFFIXES; i++) {
+        size_t bytes = strlen(tl_segment_suffixes[i]);
+        if (strncmp(name + 20, tl_segment_suffixes[i], bytes) != 0)
+            continue;
+        const char *rest = name + 20 + bytes;
+        if (strcmp(rest, ".deleted") != 0 && (*rest != 0 || base >= s->first_base))
+            continue;
+        char path[360];
+        tl_segment_path(s->partition, base, name + 20, path);
+        (void)tl_os->unlink(s->partition->store->dir, path, false);
+    }
+    return 0;
+}
+
+/* Files below the first segment kept, and those that were renamed already. Another one may be at work on the same files: whoever
+ * comes second finds them gone. What fails is left to the next deleter. */
+void tl_segment_sweep(tl_partition *partition) {
+    sweeping s = {.partition = partition, .first_base = __atomic_load_n(&partition->hot->first_base, __ATOMIC_ACQUIRE)};
+    int fd = tl_os->open(partition->store->dir, partition->cold->directory, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return;
+    (void)tl_os->list(fd, &s, remove_if_left);
+    tl_os->close(fd);
+    TL_POINT("retain.swept");
 }
 
 int tl_segment_sync_names(tl_partition *partition) {

@@ -79,7 +79,7 @@ static void verify_trim(void) {
 const scenario scenario_trim = {
     .name = "trim",
     .about = "segments are trimmed beside a writer and a reader",
-    .weight = 72,
+    .weight = 80,
     .cast = {.count = 3, .mortal = 7, .most_ns = 400000000, .most_points = 6000, .act = act_trim},
     .prepare = prepare_trim,
     .verify = verify_trim,

@@ -71,6 +71,32 @@ def test_trim_and_retain(tmp_path: Path) -> None:
         assert part.bounds()[0] > before
 
 
+def test_what_a_deleter_that_died_has_left_goes_with_the_next_segment(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", segment_bytes=1 << 16) as log:
+        for _ in range(20):
+            log.sender().send_many([bytes(1000)] * 100)
+        part, folder = log.parts[0], tmp_path / "s" / "ch-0"
+        part.trim(500)
+        kept = sorted(folder.glob("*.log"))
+        first = f"{0:020}"
+        garbage = [
+            folder / (first + suffix)
+            for suffix in (".log", ".index", ".timeindex", ".log.deleted", ".producers.deleted")
+        ]
+        garbage.append(folder / f"{kept[0].stem}.index.deleted")  # renamed; what stands there now is another one
+        yours = [folder / name for name in (f"{first}.log.torn", f"{first}.log.torn-12", "notes.deleted")]
+        for path in (*garbage, *yours):
+            path.write_bytes(b"left")
+        part.trim(550)
+        assert all(path.exists() for path in garbage), "no segment went"
+        part.trim(1000)
+        assert not any(path.exists() for path in garbage)
+        assert all(path.exists() for path in yours)
+        assert set(folder.glob("*.log")) < set(kept)
+        found = part.read_at(np.arange(1000, 2000), log.shared, 0)
+        assert [len(message.value) for message in found] == [1000] * 1000
+
+
 def collect(part: n.Partition) -> tuple[int, list[tuple[Any, ...]], list[tuple[int, int, int]]]:
     findings: list[tuple[Any, ...]] = []
     seen: list[tuple[int, int, int]] = []
