@@ -112,7 +112,7 @@ cdef int _fill_table(_Table *table, Batch batch) except -1:
     cdef set taken = set()
     dtype = None
     if chunk.run_count:
-        shared = <Channelled>chunk.shareds[chunk.run_of(batch.start)]
+        shared = chunk.shared_of(chunk.run_of(batch.start))
         if shared.row_bytes and isinstance(batch.values, numpy().ndarray):
             dtype = shared.dtype
     if dtype is None:

@@ -29,11 +29,11 @@ cdef class Batch:
         if chunk.run_count == 0:
             return []
         cdef size_t first = chunk.run_of(self.start)
-        shared = chunk.shareds[first]
+        shared = chunk.shared_of(first)
         for run in range(first + 1, chunk.run_count):
             if chunk.runs[run].first >= self.stop:
                 break
-            if <Channelled>chunk.shareds[run] is not shared:
+            if chunk.shared_of(run) is not shared:
                 break
         else:
             return values_between(chunk, shared, self.start, self.stop)
@@ -44,7 +44,7 @@ cdef class Batch:
         at = self.start
         while at < self.stop:
             end = min(chunk.run_end(run), self.stop)
-            several.extend(values_between(chunk, chunk.shareds[run], at, end))
+            several.extend(values_between(chunk, chunk.shared_of(run), at, end))
             at = end
             run += 1
         return several
@@ -218,7 +218,7 @@ cdef list batch_ends(Batch batch):
             if chunk.reader == 0 or chunk.offset_of(at) > offset:  # read(offsets) or a slice: in any order
                 for i in range(at, end):
                     offset = max(offset, chunk.offset_of(i))
-            key = ((<Channelled>chunk.shareds[run]).name, chunk.runs[run].partition)
+            key = (chunk.shared_of(run).name, chunk.runs[run].partition)
             known = found.get(key)
             if known is None or known[2] <= offset:
                 found[key] = (key[0], run, offset + 1)

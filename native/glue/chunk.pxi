@@ -1,7 +1,8 @@
 # Where do the bytes of received messages live, and to which partition and channel do they belong?
 #
 # A _Chunk is filled once by a reader and never changes afterwards, so any thread may read messages out of it. Batches
-# and messages hold a reference; when the last one lets go, its memory goes to a small pool for the next read.
+# and messages hold a reference; when the last one lets go, its memory goes to a small pool for the next read, or the reader
+# fills it again.
 #
 # Two shapes: records (bytes and tl_record) or, for channels of fixed-width rows, numpy columns. In the second shape
 # `c` holds the keys alone. A run is a stretch of messages of one partition.
@@ -9,7 +10,7 @@
 cdef struct _Run:
     size_t first     # index of its first message
     int32_t partition
-    uint32_t entry   # which partition of the reader it was read from
+    uint32_t entry   # which partition of the reader it was read from: an index of `shareds` and `handles`
     uint32_t epoch   # of the lease under which it was read; of no meaning without one
     bint decoded     # values are more than bytes or rows of the columns
 
@@ -28,7 +29,7 @@ cdef class _Chunk:
     cdef _Run *runs
     cdef _Run first_run          # room for the usual case of one run
     cdef size_t run_count, run_room
-    cdef list shareds, handles   # by run: Channelled, Partition
+    cdef list shareds, handles   # by entry: Channelled, Partition; the reader's own, which it never changes
     cdef uint64_t reader         # serial of the Reader that filled it, 0: none
     cdef object rows, row_offsets, row_timestamps  # numpy arrays, or None in the first shape
     cdef const int64_t *row_offset_at
@@ -38,8 +39,6 @@ cdef class _Chunk:
     def __cinit__(self):
         self.runs = &self.first_run
         self.run_room = 1
-        self.shareds = []
-        self.handles = []
 
     def __dealloc__(self):
         global _pooled
@@ -55,15 +54,20 @@ cdef class _Chunk:
         else:
             tl_chunk_free(&self.c)
 
-    cdef int begin_run(self, Channelled shared, Partition handle, int32_t partition, uint32_t entry,
-                       uint32_t epoch) except -1:
+    cdef bint begin_again(self) noexcept:
+        """Makes it empty for the next read, if it is of the first shape and nobody but the caller has it."""
+        if Py_REFCNT(self) != 1 or self.owner is not None or self.rows is not None or self.c.room > POOL_BYTES:
+            return False
+        tl_chunk_clear(&self.c)
+        self.run_count = 0
+        return True
+
+    cdef int begin_run(self, int32_t partition, uint32_t entry, uint32_t epoch) except -1:
         """What is added from here on belongs to this partition. An empty run before it is replaced."""
         cdef _Run *wider
         cdef size_t here = self.count()
         if self.run_count and self.runs[self.run_count - 1].first == here:
             self.run_count -= 1
-            self.shareds.pop()
-            self.handles.pop()
         if self.run_count == self.run_room:
             wider = <_Run *>take(self.run_room * 4, sizeof(_Run))
             memcpy(wider, self.runs, self.run_count * sizeof(_Run))
@@ -75,11 +79,12 @@ cdef class _Chunk:
         self.runs[self.run_count].partition = partition
         self.runs[self.run_count].entry = entry
         self.runs[self.run_count].epoch = epoch
-        self.runs[self.run_count].decoded = self.rows is None and shared.decode is not None
+        self.runs[self.run_count].decoded = self.rows is None and (<Channelled>self.shareds[entry]).decode is not None
         self.run_count += 1
-        self.shareds.append(shared)
-        self.handles.append(handle)
         return 0
+
+    cdef inline Channelled shared_of(self, size_t run):
+        return <Channelled>self.shareds[self.runs[run].entry]
 
     cdef size_t count(self) noexcept:
         return self.c.count if self.rows is None else self.row_count
@@ -133,14 +138,15 @@ cdef class _Chunk:
             return decode_headers(self.c.bytes, record.headers_at, record.headers_bytes)
         # The column read leaves headers behind: they are fetched when somebody asks.
         run = self.run_of(index)
-        found = (<Partition>self.handles[run]).read_at(
-            [self.row_offset_at[index]], self.shareds[run], self.runs[run].partition, uncommitted=True)
+        found = (<Partition>self.handles[self.runs[run].entry]).read_at(
+            [self.row_offset_at[index]], self.shared_of(run), self.runs[run].partition, uncommitted=True)
         return found.chunk.headers_of(0)
 
     cdef _Chunk pick(self, size_t start, Py_ssize_t step, size_t count):
         """Every `step`th message from `start` on, as a chunk that shares the bytes."""
         cdef _Chunk picked = _Chunk.__new__(_Chunk)
         cdef size_t i, index, run, last = <size_t>-1
+        picked.shareds, picked.handles = self.shareds, self.handles
         picked.owner = self if self.owner is None else self.owner
         picked.reader = self.reader
         picked.c.bytes = self.c.bytes
@@ -159,8 +165,7 @@ cdef class _Chunk:
             index = <size_t>(<Py_ssize_t>start + step * <Py_ssize_t>i)
             run = self.run_of(index)
             if run != last:
-                picked.begin_run(self.shareds[run], self.handles[run], self.runs[run].partition, self.runs[run].entry,
-                                 self.runs[run].epoch)
+                picked.begin_run(self.runs[run].partition, self.runs[run].entry, self.runs[run].epoch)
                 last = run
             if index < self.c.count:
                 picked.c.records[i] = self.c.records[index]
@@ -180,10 +185,11 @@ cdef class _Chunk:
         return 0
 
 
-cdef _Chunk new_chunk():
+cdef _Chunk new_chunk(list shareds, list handles):
     """An empty chunk, with memory from the pool if there is some."""
     global _pooled
     cdef _Chunk chunk = _Chunk.__new__(_Chunk)
+    chunk.shareds, chunk.handles = shareds, handles
     if _pooled > 0:
         _pooled -= 1
         chunk.c = _pool[_pooled]

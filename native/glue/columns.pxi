@@ -63,7 +63,7 @@ cdef size_t available(_Feed self, size_t wanted) except? 0:
 
 
 cdef _Chunk column_chunk(_Feed self, size_t room):
-    cdef _Chunk chunk = new_chunk()
+    cdef _Chunk chunk = new_chunk(self.shareds, self.handles)
     chunk.reader = self.serial
     chunk.use_rows(numpy().empty(room, self.dtype), int64_array(<Py_ssize_t>room), int64_array(<Py_ssize_t>room), 0)
     return chunk
@@ -84,7 +84,7 @@ cdef int read_columns(_Feed self, uint32_t i, _Chunk chunk, size_t room, size_t 
     cdef tl_error err
     cdef int code
     entry.seen = tl_partition_tail(entry.native)
-    chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i, entry.epoch)
+    chunk.begin_run(entry.number, i, entry.epoch)
     while True:
         before = entry.cursor
         kept = keys.count

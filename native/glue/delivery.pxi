@@ -438,7 +438,7 @@ cdef class _Delivery(_Feed):
         cdef uint32_t i
         if chunk.reader == self.serial:
             return chunk.runs[run].entry
-        name = (<Channelled>chunk.shareds[run]).name
+        name = chunk.shared_of(run).name
         for i in range(self.count):
             if self.entries[i].number == chunk.runs[run].partition and (<Channelled>self.shareds[i]).name == name:
                 return i

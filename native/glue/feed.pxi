@@ -180,11 +180,20 @@ cdef class _Feed:
         """Whether nothing is to be read from a partition."""
         return not self.entries[i].assigned or self.entries[i].paused or self.entries[i].finished
 
+    cdef _Chunk empty_chunk(self):
+        """The last one again, if nobody has a message of it: message by message, most reads find it so."""
+        cdef _Chunk chunk = self.chunk
+        self.chunk = None
+        if chunk is None or not chunk.begin_again():
+            chunk = new_chunk(None, None)
+        chunk.shareds, chunk.handles = self.shareds, self.handles
+        chunk.reader = self.serial
+        return chunk
+
     cdef _Chunk fill(self, size_t max_records, size_t max_bytes):
         """Messages of the partitions in turn: at least one batch if there is any, then up to the limits."""
-        cdef _Chunk chunk = new_chunk()
+        cdef _Chunk chunk = self.empty_chunk()
         cdef uint32_t k, i, first = self.rotation
-        chunk.reader = self.serial
         try:
             for k in range(self.count):
                 i = (first + k) % self.count
@@ -211,7 +220,7 @@ cdef class _Feed:
         cdef tl_error err
         cdef int code = TL_EAGAIN
         entry.seen = tl_partition_tail(entry.native)
-        chunk.begin_run(self.shareds[i], self.handles[i], entry.number, i, entry.epoch)
+        chunk.begin_run(entry.number, i, entry.epoch)
         if max_bytes <= RELEASE_FROM_BYTES:
             code = tl_partition_read(entry.native, &entry.cursor, into, max_records, max_bytes,
                                      self.flags | TL_READ_TRY, &end, &err)

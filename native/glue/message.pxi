@@ -128,7 +128,7 @@ cdef class Message:
         return answer(self, value, error, headers)
 
     cdef Channelled shared(self):
-        return <Channelled>self.chunk.shareds[self.run]
+        return self.chunk.shared_of(self.run)
 
     cdef str header(self, str name):
         cdef Headers headers = self.chunk.headers_of(self.index)

@@ -131,8 +131,8 @@ cdef class Partition:
         cdef tl_partition *native = self.open_native()
         wanted = int64_input(offsets, "offsets")
         cdef size_t count = len(wanted), failed = 0
-        cdef _Chunk chunk = new_chunk()
-        chunk.begin_run(shared, self, number, 0, 0)
+        cdef _Chunk chunk = new_chunk([shared], [self])
+        chunk.begin_run(number, 0, 0)
         if count == 0:
             return new_batch(chunk, 0, 0)
         cdef _View asked = view_of(wanted)
@@ -255,7 +255,7 @@ cdef int64_t nanoseconds(object timeout) except? -2:
     if timeout is None:
         return -1
     cdef double seconds
-    if isinstance(timeout, timedelta):
+    if type(timeout) is not float and isinstance(timeout, timedelta):
         timeout = timeout.total_seconds()
     try:
         seconds = timeout

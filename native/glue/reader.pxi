@@ -355,9 +355,9 @@ cdef class Reader(_Delivery):
 
     cdef Batch nothing(self):
         """A batch without messages, whose `values` still has the right type."""
-        cdef _Chunk chunk = new_chunk()
+        cdef _Chunk chunk = new_chunk(self.shareds, self.handles)
         if self.count:
-            chunk.begin_run(self.shareds[0], self.handles[0], self.entries[0].number, 0, 0)
+            chunk.begin_run(self.entries[0].number, 0, 0)
         return new_batch(chunk, 0, 0)
 
     cdef bint more(self, int64_t until_ns, size_t many) except -1:
@@ -382,16 +382,19 @@ cdef class Reader(_Delivery):
                     self.turn_over()
                     if self.at < self.end:
                         break
-                self.chunk = None
                 if many == 0:
                     chunk = self.fill(NEXT_BYTES, NEXT_BYTES)
                 elif self.row_bytes:
+                    self.chunk = None
                     chunk = fill_columns(self, many)
                 else:
                     chunk = self.fill(many, self.max_bytes)
-                if chunk.count():
+                if chunk.count() or chunk.rows is None:
                     self.use(chunk)
-                elif self.all_finished() or not self.wait(until_ns):
+                chunk = None
+                if self.at < self.end:
+                    break
+                if self.all_finished() or not self.wait(until_ns):
                     return False
             return True
         finally:
