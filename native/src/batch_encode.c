@@ -13,6 +13,7 @@
 #include "tidelog/record.h"
 
 #define MARKER_BYTES 78
+#define FETCH_AHEAD_BYTES 4096 /* what the thread that makes pages ready has zeroed lies in its core's cache: 100 ns away */
 
 const tl_batch_spec tl_batch_plain = {.producer_id = -1, .base_sequence = -1, .producer_epoch = -1, .attributes = 0};
 
@@ -212,6 +213,8 @@ size_t tl_batch_encode(uint8_t *out, int64_t base_offset, const tl_batch_spec *s
     uint8_t *p = first;
     for (size_t i = 0; i < count; i++) {
         const tl_message *m = &messages[i];
+        __builtin_prefetch(p + FETCH_AHEAD_BYTES, 1); /* of short records; of a long one the processor sees the direction */
+        __builtin_prefetch(p + FETCH_AHEAD_BYTES + 64, 1);
         if (TL_LIKELY(is_alike(&next, m, i))) {
             p = put_alike(p, &next, m, (uint32_t)i);
         } else {
