@@ -35,6 +35,7 @@ typedef struct tl_segment {
     int64_t base_offset;
     uint8_t *map;                           /* map_bytes of address space; only what is allocated may be touched */
     size_t map_bytes;
+    struct tl_segment *lender;              /* whose map it is, referenced; NULL: its own */
     bool writable;
     uint32_t used;                          /* atomic tick of the last use, for the LRU */
     /* of the writer, guarded by the partition's lock: */
@@ -73,6 +74,7 @@ struct tl_partition {
     pthread_mutex_t index_mutex;            /* guards the index maps of readers' segments; taken before `mutex` */
     pthread_mutex_t mutex;                  /* guards what follows; never held while waiting for a shared lock */
     tl_segment *readers[TL_SEGMENT_CACHE];
+    tl_segment *lending;                    /* the last writer, referenced: readers of this process use its map, or NULL */
     uint8_t *seals;                         /* mapped once, on first need */
     uint32_t seals_allocated;
     pthread_mutex_t producers_mutex;        /* with the next, guards what follows; taken before hot->lock */
@@ -245,6 +247,7 @@ void tl_segment_drop_descriptor(tl_store *store, tl_segment *segment);
 int tl_segment_index(tl_partition *partition, tl_segment *segment, tl_index *out, bool room_for_entries, tl_error *err);
 /* The same for a reader's segment, which threads share. */
 int tl_segment_reader_index(tl_partition *partition, tl_segment *segment, tl_index *out, tl_error *err);
+void tl_segment_lend(tl_partition *partition);                              /* the writer's map; under the lock */
 void tl_partition_forget_segments(tl_partition *partition, uint32_t below_ordinal);
 
 /* --- growth.c: of a segment that is written to; `until` is a position --- */

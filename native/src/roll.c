@@ -124,6 +124,7 @@ int tl_partition_roll(tl_partition *partition, int64_t base_offset, tl_error *er
             return status;
     }
     partition->writer = fresh;
+    tl_segment_lend(partition);
     TL_POINT("roll.counters_reset");
     tl_segment_trim_files(partition, old->base_offset, &seal);
     tl_segment_release(store, old);

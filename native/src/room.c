@@ -15,17 +15,16 @@ int tl_partition_writer(tl_partition *partition, tl_error *err) {
         partition->writer = NULL;
     }
     int64_t base = hot->active_base[ordinal & 1];
-    if (tl_place_position(hot->tail) == 0) {
-        /* Nothing stands in it yet: it may have to be created, at whatever offset comes next. */
-        int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
-        if (status != TL_ENOTFOUND)
-            return status;
-        __atomic_store_n(&hot->segment_created_ms, (uint64_t)tl_os->now_ms(), __ATOMIC_RELAXED);
-        return tl_segment_create(partition, ordinal, base, &partition->writer, err);
-    }
     int status = tl_segment_open_writer(partition, ordinal, base, &partition->writer, err);
-    if (status == TL_ENOTFOUND)
-        return tl_fail(err, TL_ECORRUPT, "the active segment is missing", err == NULL ? "" : err->path, -1);
+    if (status == TL_ENOTFOUND) {
+        if (tl_place_position(hot->tail) != 0)
+            return tl_fail(err, TL_ECORRUPT, "the active segment is missing", err == NULL ? "" : err->path, -1);
+        /* Nothing stands in it yet: it has to be created, at whatever offset comes next. */
+        __atomic_store_n(&hot->segment_created_ms, (uint64_t)tl_os->now_ms(), __ATOMIC_RELAXED);
+        status = tl_segment_create(partition, ordinal, base, &partition->writer, err);
+    }
+    if (status == TL_OK)
+        tl_segment_lend(partition);
     return status;
 }
 

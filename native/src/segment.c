@@ -51,7 +51,9 @@ void tl_segment_drop_descriptor(tl_store *store, tl_segment *segment) {
 void tl_segment_release(tl_store *store, tl_segment *segment) {
     if (segment == NULL || __atomic_sub_fetch(&segment->refs, 1, __ATOMIC_ACQ_REL) != 0)
         return;
-    if (segment->map != NULL)
+    if (segment->lender != NULL)
+        tl_segment_release(store, segment->lender);
+    else if (segment->map != NULL)
         tl_os->unmap(segment->map, segment->map_bytes);
     if (segment->offset_map != NULL)
         tl_os->unmap(segment->offset_map, segment->offset_bytes);
@@ -228,21 +230,25 @@ static void shed_if_many(tl_partition *partition) {
         tl_partition *other = store->table[slot];
         if (other == NULL || other == partition)
             continue;
-        tl_partition_forget_segments(other, UINT32_MAX);
         if (tl_lock_try(&other->hot->lock, store->me)) { /* a busy partition keeps its map */
             tl_segment *writer = other->writer;
             other->writer = NULL;
             tl_lock_release(&other->hot->lock, store->me);
             tl_segment_release(store, writer);
         }
+        tl_partition_forget_segments(other, UINT32_MAX);
     }
     pthread_mutex_unlock(&store->mutex);
 }
 
 void tl_partition_forget_segments(tl_partition *partition, uint32_t below_ordinal) {
-    tl_segment *dropped[TL_SEGMENT_CACHE];
+    tl_segment *dropped[TL_SEGMENT_CACHE + 1];
     int count = 0;
     pthread_mutex_lock(&partition->mutex);
+    if (partition->lending != NULL && partition->lending->ordinal < below_ordinal) {
+        dropped[count++] = partition->lending;
+        partition->lending = NULL;
+    }
     for (int i = 0; i < TL_SEGMENT_CACHE; i++) {
         if (partition->readers[i] != NULL && partition->readers[i]->ordinal < below_ordinal) {
             dropped[count++] = partition->readers[i];
@@ -278,6 +284,38 @@ int tl_segment_base(tl_partition *partition, uint32_t ordinal, int64_t *base, tl
     return status;
 }
 
+/* What a process writes it has in memory: to fault the same pages in once more for its readers would cost half of a read. */
+void tl_segment_lend(tl_partition *partition) {
+    __atomic_fetch_add(&partition->writer->refs, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&partition->mutex);
+    tl_segment *before = partition->lending;
+    partition->lending = partition->writer;
+    pthread_mutex_unlock(&partition->mutex);
+    tl_segment_release(partition->store, before);
+}
+
+/* NULL: this process does not write to that segment. */
+static tl_segment *borrow(tl_partition *partition, uint32_t ordinal) {
+    tl_segment *lender = NULL;
+    pthread_mutex_lock(&partition->mutex);
+    if (partition->lending != NULL && partition->lending->ordinal == ordinal) {
+        lender = partition->lending;
+        __atomic_fetch_add(&lender->refs, 1, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&partition->mutex);
+    if (lender == NULL)
+        return NULL;
+    tl_segment *segment = segment_new(partition, ordinal, lender->base_offset, false);
+    if (segment == NULL) {
+        tl_segment_release(partition->store, lender);
+        return NULL;
+    }
+    segment->lender = lender;
+    segment->map = lender->map;
+    segment->map_bytes = lender->map_bytes;
+    return segment;
+}
+
 int tl_segment_open_reader(tl_partition *partition, uint32_t ordinal, tl_segment **out, tl_error *err) {
     uint32_t tick = __atomic_add_fetch(&partition->store->tick, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&partition->mutex);
@@ -297,8 +335,8 @@ int tl_segment_open_reader(tl_partition *partition, uint32_t ordinal, tl_segment
     if (status < 0)
         return status;
     shed_if_many(partition);
-    tl_segment *fresh = NULL;
-    status = open_existing(partition, ordinal, base, false, &fresh, err);
+    tl_segment *fresh = borrow(partition, ordinal);
+    status = fresh != NULL ? TL_OK : open_existing(partition, ordinal, base, false, &fresh, err);
     if (status < 0)
         return status;
     fresh->refs = 2;
