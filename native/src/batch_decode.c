@@ -108,12 +108,31 @@ static void learn(alike *a, const uint8_t *p, const uint8_t *end, const tl_recor
     a->zigzag_most = offset_bytes == 1 ? 0x7f : 0x3fff;
 }
 
-/* The record at p is so, with this offset delta. There are 16 bytes, and all of the record. */
-TL_INLINE bool is_alike(const alike *a, const uint8_t *p, uint32_t offset_delta) {
-    uint64_t zigzag = 2 * (uint64_t)offset_delta;
-    uint64_t offset = a->zigzag_most == 0x7f ? zigzag : (zigzag & 0x7f) | 0x80 | (zigzag << 1 & 0x7f00);
-    return zigzag <= a->zigzag_most && (tl_le64(p) & a->front_mask) == a->front &&
-           (tl_le64(p + a->front_bytes) & a->rest_mask) == (offset | a->back) && p[a->bytes - 1] == 0;
+/* Takes the records from p on that are so, with the offset deltas that follow `previous`; how many. */
+TL_INLINE int32_t take_alike(const alike *a, const uint8_t *base, const uint8_t *p, const uint8_t *end, const tl_batch *batch,
+                             int64_t previous, int32_t count, const tl_record *like, tl_record *out) {
+    const uint64_t front = a->front, front_mask = a->front_mask, back = a->back, rest_mask = a->rest_mask;
+    const bool two_bytes = a->zigzag_most > 0x7f;
+    const size_t bytes = a->bytes, front_bytes = a->front_bytes, room = bytes < 16 ? 16 : bytes;
+    uint64_t zigzag = 2 * (uint64_t)(previous + 1);
+    uint64_t most = 2 * (uint64_t)batch->last_offset_delta;
+    most = most < a->zigzag_most ? most : a->zigzag_most;
+    tl_record record = *like;
+    record.key_at = (uint32_t)(p - base) + a->key_from;
+    record.value_at = (uint32_t)(p - base) + a->value_from;
+    record.headers_at = (uint32_t)(p - base) + (uint32_t)bytes - 1;
+    int32_t taken = 0;
+    for (; taken < count && (size_t)(end - p) >= room && zigzag <= most; taken++, zigzag += 2, p += bytes) {
+        uint64_t offset = two_bytes ? (zigzag & 0x7f) | 0x80 | (zigzag << 1 & 0x7f00) : zigzag;
+        if ((tl_le64(p) & front_mask) != front || (tl_le64(p + front_bytes) & rest_mask) != (offset | back) || p[bytes - 1] != 0)
+            break;
+        record.offset++;
+        out[taken] = record;
+        record.key_at += (uint32_t)bytes;
+        record.value_at += (uint32_t)bytes;
+        record.headers_at += (uint32_t)bytes;
+    }
+    return taken;
 }
 
 int tl_batch_records(const uint8_t *base, size_t from, size_t bytes, const tl_batch *batch, tl_record *out,
@@ -127,21 +146,16 @@ int tl_batch_records(const uint8_t *base, size_t from, size_t bytes, const tl_ba
         return corrupt(err, "a record batch's count is larger than its bytes allow", from);
     alike next = {.bytes = 0};
     int32_t value_bytes = -1;
-    int64_t timestamp_ms = 0;
     for (int32_t i = 0; i < batch->count; i++, out++) {
-        if (TL_LIKELY(next.bytes != 0) && end - p >= (ptrdiff_t)next.bytes && end - p >= 16 && previous < batch->last_offset_delta &&
-            is_alike(&next, p, (uint32_t)previous + 1)) {
-            previous++;
-            out->offset = batch->base_offset + previous;
-            out->timestamp_ms = timestamp_ms;
-            out->key_at = (uint32_t)(p - base) + next.key_from;
-            out->value_at = (uint32_t)(p - base) + next.value_from;
-            out->headers_at = (uint32_t)(p - base) + next.bytes - 1;
-            out->key_bytes = -1;
-            out->value_bytes = value_bytes;
-            out->headers_bytes = 0;
-            p += next.bytes;
-            continue;
+        if (TL_LIKELY(next.bytes != 0)) {
+            int32_t taken = take_alike(&next, base, p, end, batch, previous, batch->count - i, out - 1, out);
+            p += (size_t)taken * next.bytes;
+            previous += taken;
+            out += taken;
+            i += taken;
+            next.bytes = 0;
+            if (i == batch->count)
+                break;
         }
         tl_record_view r;
         const char *what = tl_record_read(p, end, &r, &bad);
@@ -151,13 +165,12 @@ int tl_batch_records(const uint8_t *base, size_t from, size_t bytes, const tl_ba
             return corrupt(err, "a record's offset is not above the one before it, or past its batch's last offset",
                            (size_t)(p - base));
         previous = r.offset_delta;
-        next.bytes = 0;
         if (r.value_bytes == value_bytes)
             learn(&next, p, end, &r);
         value_bytes = r.value_bytes;
         out->offset = batch->base_offset + r.offset_delta;
-        timestamp_ms = append_time ? batch->max_timestamp_ms : tl_timestamp_of(batch->base_timestamp_ms, r.timestamp_delta);
-        out->timestamp_ms = timestamp_ms;
+        out->timestamp_ms = append_time ? batch->max_timestamp_ms
+                                        : tl_timestamp_of(batch->base_timestamp_ms, r.timestamp_delta);
         out->key_at = (uint32_t)(r.key - base);
         out->value_at = (uint32_t)(r.value - base);
         out->headers_at = (uint32_t)(r.headers - base);

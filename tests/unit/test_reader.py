@@ -277,6 +277,32 @@ def test_stop_ends_iteration_exactly_there(tmp_path: Path) -> None:
             reader._stop_at([1])
 
 
+@pytest.mark.parametrize("type_", [None, str])
+def test_what_somebody_has_is_never_written_over(tmp_path: Path, type_: Any) -> None:
+    """A reader fills its last chunk again only when no message, batch or slice of one refers to it."""
+    with opened(tmp_path / "s", 2, type_) as log:
+        sender, reader = log.sender(), log.reader()
+        held: list[tuple[Any, bytes]] = []
+        for number in range(300):
+            raw = b"%d" % number * (1 + number % 50)
+            sender.send(
+                raw if type_ is None else raw.decode(), key=b"%d" % number, headers={"n": raw}, timestamp=number
+            )
+            if number % 7 == 3:
+                batch = reader.receive_many(1, 5.0)
+                message: Any = batch[0]
+                held.append((batch[0:1], raw))
+            else:
+                message = reader.receive(5.0)
+            assert message.raw == raw and message.headers["n"] == raw and message.timestamp_ms == number * 1000
+            if number % 3 == 0:
+                held.append((message, raw))
+            del message
+        for kept, raw in held:
+            one = kept if isinstance(kept, n.Message) else kept[0]
+            assert one.raw == raw and one.headers["n"] == raw and one.value == (raw if type_ is None else raw.decode())
+
+
 def test_paused_partitions_hand_over_nothing(tmp_path: Path) -> None:
     with opened(tmp_path / "s", 2) as log:
         for number in range(2):
