@@ -8,7 +8,7 @@
 
 #include <fcntl.h>
 
-#define FROM_POSITION (TL_CHUNK_FIRST / 2) /* small partitions, of which there may be ten thousand, do without */
+#define FROM_POSITION (192u << 10) /* small partitions, of which there may be ten thousand, do without */
 #define BITE_LEAST (128u << 10)
 #define BITE_MOST (512u << 10)
 #define STEP_LEAST (256u << 10) /* half of it is asked for ahead: it must last while the thread wakes up */
