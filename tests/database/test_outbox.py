@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.database import outboxes
+from tidelog.testing import KillTestFailed
 
 pytestmark = pytest.mark.lane
 Make = Callable[[str], str]
@@ -33,17 +34,27 @@ def test_a_bug_is_noticed(bug: str, kind: str, tmp_path: Path, conninfo: Make) -
     harm, kinds = outboxes.BUGS[bug]
     lines = ["place"] if bug == outboxes.TWO_TRANSACTIONS else ["relay_some"]
     kills, enough = (5, 300) if bug in outboxes.OF_MANY_AT_ONCE else (25, 50)
+    seen = "nothing"
     for seed in range(6):  # most are noticed at once
-        told, orders, wrong = outboxes.killed(
-            kind,
-            tmp_path / str(seed),
-            conninfo(kind),
-            kills=kills,
-            seed=seed,
-            bug=kinds[kind],
-            lines=lines,
-            orders=enough,
-        )
+        try:
+            told, orders, wrong = outboxes.killed(
+                kind,
+                tmp_path / str(seed),
+                conninfo(kind),
+                kills=kills,
+                seed=seed,
+                bug=kinds[kind],
+                lines=lines,
+                orders=enough,
+            )
+        except KillTestFailed as failed:
+            # Who deletes rows that another relay has locked may also wait for it while that one waits in turn, and the
+            # database ends one of them. That is no harm yet: another run has to show it.
+            if "deadlock detected" not in str(failed):
+                raise
+            seen = "a deadlock"
+            continue
+        seen = f"{told}, with {orders} orders: {wrong}"
         if any(harm in problem for problem in wrong):
             return
-    pytest.fail(f"{bug} was not noticed, in the end by {told}, with {orders} orders: {wrong}")
+    pytest.fail(f"{bug} was not noticed, in the end by {seen}")
