@@ -69,8 +69,8 @@ static void write_all(uint64_t writer) {
     _exit(0);
 }
 
-/* `each` messages of every writer that wrote, in its order; a zero over one would be a batch that does not hold. */
-static void read_all(tl_partition *partition, uint64_t each) {
+/* `each` messages of every writer, in its order; a zero over one would be a batch that does not hold. */
+static void read_all(tl_partition *partition, uint64_t writers, uint64_t each) {
     uint64_t next[WRITERS] = {0}, count = 0;
     tl_cursor cursor = {.offset = 0};
     tl_chunk chunk = {0};
@@ -82,15 +82,15 @@ static void read_all(tl_partition *partition, uint64_t each) {
             break;
         for (size_t i = 0; i < chunk.count; i++, count++) {
             uint64_t writer = 0;
-            while (writer < WRITERS && !(next[writer] < each && kit_is(&chunk, &chunk.records[i], writer << 32 | next[writer])))
+            while (writer < writers && !(next[writer] < each && kit_is(&chunk, &chunk.records[i], writer << 32 | next[writer])))
                 writer++;
-            if (writer == WRITERS)
+            if (writer == writers)
                 REFUSE("offset %lld is nobody's next message", (long long)chunk.records[i].offset);
             next[writer]++;
         }
     }
     tl_chunk_free(&chunk);
-    if (count % each != 0)
+    if (count != writers * each)
         REFUSE("%llu messages are there", (unsigned long long)count);
 }
 
@@ -113,7 +113,7 @@ static void check_many(void) {
         CHECK(waitpid(writers[writer], &status, 0) == writers[writer] && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     }
     partition = open_partition(&store, false);
-    read_all(partition, EACH);
+    read_all(partition, WRITERS, EACH);
     end(store, partition);
 }
 
@@ -150,7 +150,7 @@ static void check_between(void) {
     while (__atomic_load_n(&partition->store->prefault_segment, __ATOMIC_SEQ_CST) != NULL || partition->writer->prefault_until != 0)
         usleep(100);
     tl_between_hook = NULL;
-    read_all(partition, number);
+    read_all(partition, 1, number);
     end(store, partition);
 }
 
