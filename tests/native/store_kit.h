@@ -24,6 +24,14 @@
         abort(); \
     } while (0)
 
+/* A call that has to succeed; `error` is the one that it fills. */
+#define KIT_MUST(call, error) \
+    do { \
+        int must_status = (call); \
+        if (must_status < 0) \
+            REFUSE("%s: %s, %s, %s", #call, tl_status_name(must_status), (error).what, (error).path); \
+    } while (0)
+
 static const uint8_t kit_channel[16] = "0123456789abcdef";
 static uint64_t kit_boot; /* added to the kernel's boot id: another value is another boot */
 static int (*kit_true_identity)(int dir, tl_identity *out);

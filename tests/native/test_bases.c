@@ -16,12 +16,7 @@ enum { SEGMENT = 4096, ROLLS = 3, BEFORE = 5, MOST_SEGMENTS = 64 };
 static char path[200];
 static tl_error error;
 
-#define MUST(call) \
-    do { \
-        int must_status = (call); \
-        if (must_status < 0) \
-            REFUSE("%s: %s, %s, %s", #call, tl_status_name(must_status), error.what, error.path); \
-    } while (0)
+#define MUST(call) KIT_MUST(call, error)
 
 /* Message `offset + 1` stands at every offset, so nobody has to be told what was appended. */
 static void append(tl_partition *partition) {

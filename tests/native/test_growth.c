@@ -16,12 +16,7 @@ enum { SEGMENT = 4 << 20, WRITERS = 3, EACH = 30000, MANY = 4096 };
 static char path[200];
 static tl_error error;
 
-#define MUST(call) \
-    do { \
-        int must_status = (call); \
-        if (must_status < 0) \
-            REFUSE("%s: %s, %s, %s", #call, tl_status_name(must_status), error.what, error.path); \
-    } while (0)
+#define MUST(call) KIT_MUST(call, error)
 
 /* With the thread that works ahead. */
 static tl_partition *open_partition(tl_store **store, bool create) {

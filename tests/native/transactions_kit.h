@@ -21,12 +21,7 @@ typedef struct kit {
     uint32_t offset_slot, lease_epoch; /* of the group "readers" and partition 0 */
 } kit;
 
-#define MUST(call) \
-    do { \
-        int must_status = (call); \
-        if (must_status < 0) \
-            REFUSE("%s: %s, %s, %s", #call, tl_status_name(must_status), kit_error.what, kit_error.path); \
-    } while (0)
+#define MUST(call) KIT_MUST(call, kit_error)
 
 static inline void kit_enter(kit *k, const char *path, uint32_t segment_bytes, bool threads) {
     const tl_store_options options = {
