@@ -23,6 +23,10 @@ from cgroups cimport *
 from ctidelog cimport *
 
 cdef extern from *:
+    ctypedef struct PyTypeObject:
+        PyObject *tp_dict
+        Py_ssize_t tp_basicsize
+    void PyType_Modified(PyTypeObject *owner)
     object PyUnicode_DecodeFSDefault(const char *text)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size_bytes) except NULL
     unsigned long PyThread_get_thread_ident() nogil

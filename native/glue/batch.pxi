@@ -256,11 +256,11 @@ cdef list raws_between(_Chunk chunk, size_t start, size_t stop, object null, bin
     cdef Py_ssize_t i, count = <Py_ssize_t>(stop - start)
     cdef list out = PyList_New(count)
     cdef tl_record *record = chunk.c.records + start
-    cdef const char *base = <const char *>chunk.c.bytes
+    cdef const uint8_t *base = chunk.c.bytes
     cdef object value
     for i in range(count):
         if record.value_bytes >= 0:
-            value = PyBytes_FromStringAndSize(base + record.value_at, record.value_bytes)
+            value = glue_bytes(base + record.value_at, record.value_bytes)
         else:
             value = null
             if nulls != NULL:

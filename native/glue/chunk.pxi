@@ -12,7 +12,7 @@ cdef struct _Run:
     int32_t partition
     uint32_t entry   # which partition of the reader it was read from: an index of `shareds` and `handles`
     uint32_t epoch   # of the lease under which it was read; of no meaning without one
-    bint decoded     # values are more than bytes or rows of the columns
+    bint decoded     # values are more than bytes
 
 cdef enum:
     POOL_CHUNKS = 4
@@ -79,7 +79,7 @@ cdef class _Chunk:
         self.runs[self.run_count].partition = partition
         self.runs[self.run_count].entry = entry
         self.runs[self.run_count].epoch = epoch
-        self.runs[self.run_count].decoded = self.rows is None and (<Channelled>self.shareds[entry]).decode is not None
+        self.runs[self.run_count].decoded = self.rows is not None or (<Channelled>self.shareds[entry]).decode is not None
         self.run_count += 1
         return 0
 

@@ -11,12 +11,9 @@ cdef extern from "Python.h":
         void *ml_meth
         int ml_flags
         const char *ml_doc
-    ctypedef struct PyTypeObject:
-        PyObject *tp_dict
     int METH_FASTCALL
     int METH_KEYWORDS
     object PyDescr_NewMethod(PyTypeObject *owner, PyMethodDef *method)
-    void PyType_Modified(PyTypeObject *owner)
     bint PyUnicode_CheckExact(PyObject *o)
 
 cdef extern from *:

@@ -1,7 +1,10 @@
 # What is one received message?
 #
-# A Message is a chunk and an index; everything else is made when it is asked for. It keeps its chunk, and so its bytes,
-# alive. Messages never change; any thread may use them.
+# A Message is a chunk, an index and a value; everything else is made when it is asked for. It keeps its chunk, and so its
+# bytes, alive. Messages never change; any thread may use them.
+
+cdef enum:
+    HELD_BYTES = 1024  # a longer value is copied out of the chunk only if somebody wants it
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -17,23 +20,14 @@ cdef class Message:
     `value` raises DecodeError when the stored bytes are not of the channel's type; `raw` never does.
     """
 
-    # Not looked at by the garbage collector, which saves a seventh of the cost of a message: bytes and rows of numbers
-    # cannot refer back to it. _Decoded holds values that can.
+    # Not looked at by the garbage collector, which saves a seventh of the cost of a message: bytes cannot refer back to it.
+    # _Decoded holds values that can.
     cdef _Chunk chunk
     cdef size_t index
     cdef uint32_t run
-
-    @property
-    def value(self):
-        """The value as the channel's type; None for a null value, which only Kafka clients write."""
-        cdef tl_record *record
-        if self.chunk.rows is not None:
-            return self.chunk.rows[self.index]
-        record = &self.chunk.c.records[self.index]
-        if record.value_bytes < 0:
-            return None
-        return pinned(PyBytes_FromStringAndSize(<char *>self.chunk.c.bytes + record.value_at, record.value_bytes),
-                      record.value_bytes)
+    # The last field, see put_value(). Short bytes are here from the start: that costs as much as making them when
+    # they are asked for, and what has no getter is read by the interpreter without a call.
+    cdef object held
 
     @property
     def raw(self):
@@ -149,9 +143,41 @@ cdef class Message:
         return GenericAlias(cls, item)
 
 
+cdef extern from "structmember.h":
+    ctypedef struct PyMemberDef:
+        const char *name
+        int type
+        Py_ssize_t offset
+        int flags
+        const char *doc
+    int T_OBJECT_EX, READONLY
+
+cdef extern from *:
+    object PyDescr_NewMember(PyTypeObject *of, PyMemberDef *member)
+
+cdef PyMemberDef _value_member
+
+
+cdef int put_value(type owner) except -1:
+    """Makes `held` readable as `value`, as a slot of a class of Python's is: Cython would write a getter."""
+    cdef PyTypeObject *native = <PyTypeObject *>owner
+    _value_member.name = b"value"
+    _value_member.type = T_OBJECT_EX
+    _value_member.offset = native.tp_basicsize - <Py_ssize_t>sizeof(PyObject *)
+    _value_member.flags = READONLY
+    _value_member.doc = b"The value as the channel's type; None for a null value, which only Kafka clients write."
+    (<dict>native.tp_dict)["value"] = PyDescr_NewMember(native, &_value_member)
+    PyType_Modified(native)
+    return 0
+
+
+put_value(Message)
+
+
 @cython.final
 cdef class _Decoded(Message):
-    """A message of a channel whose values are more than bytes: they may refer to the message, so it is collectable."""
+    """A message whose value is made when it is asked for: a long one, or more than bytes. That may refer to the message,
+    so it is collectable."""
 
     cdef object decoded  # None: not yet
 
@@ -195,6 +221,8 @@ cdef class _Again(_Answer):
 
 
 cdef object decoded_value(Message message, Channelled shared):
+    if message.chunk.rows is not None:
+        return message.chunk.rows[message.index]
     cdef bytes data = message.chunk.raw_of(message.index)
     if data is None or shared.decode_message is None:
         return shared.value_of(data)
@@ -223,11 +251,19 @@ def message_again(Message message, int failed, /):
 
 
 cdef inline Message new_message(_Chunk chunk, size_t index, size_t run):
+    cdef tl_record *record
     cdef Message message
     if chunk.runs[run].decoded:
         message = _Decoded.__new__(_Decoded)
     else:
-        message = Message.__new__(Message)
+        record = &chunk.c.records[index]
+        if record.value_bytes > HELD_BYTES:
+            message = _Decoded.__new__(_Decoded)
+        else:
+            message = Message.__new__(Message)
+            if record.value_bytes >= 0:
+                message.held = pinned(glue_bytes(chunk.c.bytes + record.value_at, record.value_bytes),
+                                      record.value_bytes)
     message.chunk = chunk
     message.index = index
     message.run = <uint32_t>run
