@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tidelog
+from tests.unit.raw_batches import append, framed, record
 from tidelog.log import Log
 from tidelog.message import Headers, Position, epoch_ms, epoch_ms_array
 
@@ -129,3 +131,49 @@ def test_batches_have_columns_and_are_sequences(tide: Log) -> None:
     assert [message.value for message in reversed(batch)] == batch.values[::-1]
     with pytest.raises(IndexError):
         batch[10]
+
+
+def test_values_of_every_length(tide: Log) -> None:
+    """Short ones are in the message from the start, long ones when they are asked for; a null value is None."""
+    topic: Any = tide.topic("lengths", partitions=1)
+    lengths = [*range(300), 511, 512, 1023, 1024, 1025, 5000]
+    sent = [bytes((length + i) % 256 for i in range(length)) for length in lengths]
+    topic.send_many(sent)
+    with tide.producer(name="a") as producer:
+        named: Any = producer._named
+        records = [record(0, None), record(1, b""), record(2, b"last")]
+        append(
+            topic.opened().partitions[0],
+            framed(records, producer_id=named.producer_id, epoch=named.epoch, sequence=0),
+        )
+    wanted: list[bytes | None] = [*sent, None, b"", b"last"]
+    for size in (1, 7, 1000):
+        with topic.tail(start="earliest") as tail:
+            received: list[tidelog.Message[Any]] = []
+            values: list[bytes | None] = []
+            while len(received) < len(wanted):
+                batch = tail.receive_many(size)
+                received += batch
+                values += batch.values
+        assert values == wanted
+        assert [message.value for message in received] == wanted
+        assert [message.raw for message in received] == [value or b"" for value in wanted]
+    assert [message.value for message in topic.scan()] == wanted
+    with topic.tail(start="earliest") as tail:
+        assert [tail.receive(1).value for _ in wanted] == wanted
+    assert received[5].value is received[5].value
+    with pytest.raises(AttributeError):
+        received[5].value = b"other"  # type: ignore[misc]
+    assert "null value" in str(tidelog.Message.value.__doc__)
+
+
+def test_a_row_is_read_through_its_message(tide: Log) -> None:
+    dtype = np.dtype([("n", "<i4"), ("x", "<f8")])
+    topic: Any = tide.topic("rows", dtype, partitions=1)
+    topic.send_many(np.array([(1, 2.5), (3, 4.5)], dtype))
+    with topic.tail(start="earliest") as tail:
+        batch = tail.receive_many()
+        first, second = batch
+        assert (first.value["n"], second.value["x"]) == (1, 4.5)
+        assert first.raw == np.array([(1, 2.5)], dtype).tobytes()
+    assert [tuple(message.value) for message in topic.scan()] == [(1, 2.5), (3, 4.5)]
