@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 #define SLICE_NS 20000000
+#define MUCH_BYTES (1u << 20)
 
 bool tl_partition_is_synced(const tl_partition *partition, uint64_t tail) {
     return __atomic_load_n(&partition->hot->synced, __ATOMIC_ACQUIRE) >= tail;
@@ -58,7 +59,8 @@ int tl_partition_set_failed(tl_partition *partition, int negative_errno, const c
     return TL_EFAILED;
 }
 
-static int sync_path(tl_partition *partition, const char *path, bool directory, bool keep, uint32_t ordinal,
+/* dirty_from: where what is to be written begins, if it is much; -1 otherwise. */
+static int sync_path(tl_partition *partition, const char *path, bool directory, bool keep, uint32_t ordinal, int64_t dirty_from,
                      tl_error *err) {
     tl_store *store = partition->store;
     int fd = keep && partition->sync_fd >= 0 && partition->sync_ordinal == ordinal ? partition->sync_fd : -1;
@@ -80,6 +82,8 @@ static int sync_path(tl_partition *partition, const char *path, bool directory, 
             __atomic_fetch_sub(&store->open_descriptors, 1, __ATOMIC_RELAXED);
         }
     }
+    if (dirty_from >= 0)
+        tl_os->write_out(fd, (uint64_t)dirty_from);
     int status = directory ? tl_os->fsync(fd) : tl_os->fdatasync(fd);
     if (status < 0 && TL_BUG(FSYNC_RETRIED))
         status = directory ? tl_os->fsync(fd) : tl_os->fdatasync(fd);
@@ -133,7 +137,7 @@ int tl_partition_sync_indexes(tl_partition *partition, int64_t base_offset, tl_e
     for (size_t i = 1; i < TL_SEGMENT_SUFFIXES; i++) {
         char path[360];
         tl_segment_path(partition, base_offset, tl_segment_suffixes[i], path);
-        int status = sync_path(partition, path, false, false, 0, err);
+        int status = sync_path(partition, path, false, false, 0, -1, err);
         if (status < 0 && status != TL_ENOTFOUND)
             return status;
     }
@@ -148,18 +152,25 @@ static int sync_directory(tl_partition *partition, uint64_t tail, tl_error *err)
     int status = TL_OK;
     if (tl_place_ordinal(tail) > 0) {
         snprintf(path, sizeof path, "%s/seals", partition->cold->directory);
-        status = sync_path(partition, path, false, false, 0, err);
+        status = sync_path(partition, path, false, false, 0, -1, err);
         if (status == TL_ENOTFOUND)
             status = TL_OK;
     }
     if (status == TL_OK)
-        status = sync_path(partition, partition->cold->directory, true, false, 0, err);
+        status = sync_path(partition, partition->cold->directory, true, false, 0, -1, err);
     if (status == TL_OK && partition->directory_synced == 0)
-        status = sync_path(partition, ".", true, false, 0, err);
+        status = sync_path(partition, ".", true, false, 0, -1, err);
     if (status == TL_OK)
         partition->directory_synced = wanted;
     TL_POINT("sync.directory");
     return status;
+}
+
+/* Where in this segment the unsynced bytes begin, if they are many; -1 otherwise. */
+static int64_t much_from(uint64_t synced, uint64_t tail, uint32_t ordinal) {
+    uint64_t from = ordinal == tl_place_ordinal(synced) ? tl_place_position(synced) : 0;
+    uint64_t until = ordinal == tl_place_ordinal(tail) ? tl_place_position(tail) : UINT32_MAX;
+    return until - from > MUCH_BYTES ? (int64_t)(from / TL_PAGE * TL_PAGE) : -1;
 }
 
 /* Under the sync lock. */
@@ -196,7 +207,7 @@ static int lead(tl_partition *partition, tl_error *err) {
             break;
         char path[360];
         tl_segment_path(partition, base, ".log", path);
-        status = sync_path(partition, path, false, newest, ordinal, err);
+        status = sync_path(partition, path, false, newest, ordinal, much_from(synced, tail, ordinal), err);
         if (status == TL_ENOTFOUND) {
             bool deleted = ordinal < __atomic_load_n(&hot->first_ordinal, __ATOMIC_ACQUIRE);
             status = deleted ? TL_OK : tl_fail(err, TL_ECORRUPT, "a segment is missing", path, -1);

@@ -148,6 +148,10 @@ static void check_bytes(void) {
     CHECK(tl_os->pwrite(fd, data, 64, s.size_bytes) == 64 && tl_os->append_zeros(fd, 4096) == 0);
     CHECK(tl_os->pread(fd, out, 64, s.size_bytes) == 64 && memcmp(out, data, 64) == 0); /* behind it, never over it */
     CHECK(tl_os->append_zeros(fd, UINT64_MAX) == -EFBIG && tl_os->append_zeros(-1, 1) == -EBADF);
+    tl_os->write_out(fd, 4096);
+    tl_os->write_out(fd, UINT64_MAX); /* nothing is there, and what is no file is left to the sync */
+    tl_os->write_out(-1, 0);
+    CHECK(tl_os->pread(fd, out, 64, 100) == 64 && memcmp(out, data, 64) == 0);
     CHECK(tl_os->fdatasync(fd) == 0 && tl_os->fsync(fd) == 0 && tl_os->syncfs(fd) == 0);
     CHECK(tl_os->fsync(-1) == -EBADF && tl_os->fdatasync(-1) == -EBADF && tl_os->syncfs(-1) == -EBADF);
     discard(fd, "bytes");

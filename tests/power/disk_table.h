@@ -280,6 +280,11 @@ static int disk_draw(void *to, size_t bytes) {
     return 0;
 }
 
+static void disk_write_out(int fd, uint64_t from) { /* what is dirty may be written at any time here */
+    (void)fd;
+    (void)from;
+}
+
 static void disk_install(void) {
     tl_io *t = &tl_os_table;
     t->open = disk_open;
@@ -294,6 +299,7 @@ static void disk_install(void) {
     t->ftruncate = disk_ftruncate;
     t->pread = disk_pread;
     t->pwrite = disk_pwrite;
+    t->write_out = disk_write_out;
     t->fdatasync = t->fsync = disk_sync;
     t->syncfs = disk_syncfs;
     t->map = disk_map;

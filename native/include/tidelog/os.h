@@ -42,6 +42,7 @@ typedef struct tl_io {
     int (*ftruncate)(int fd, uint64_t size_bytes);
     int64_t (*pread)(int fd, void *to, size_t bytes, uint64_t from);        /* whole unless the file ends */
     int64_t (*pwrite)(int fd, const void *from, size_t bytes, uint64_t to); /* whole, or -errno */
+    void (*write_out)(int fd, uint64_t from); /* begins to write what is dirty from there on, in small pieces; the sync after it waits */
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
     int (*syncfs)(int fd);
