@@ -44,6 +44,7 @@ def run(ctx: Context) -> list[Figure]:
             round_robin_ns(others.send, values[0], number, 1)
             log.sync()
             common: dict[str, Any] = {"unit": "ns", "against": "`queue.SimpleQueue.put`", "place": "disk", "x": number}
+            ctx.warm_memory()
             ours, theirs = interleave(partial(send_ns, one.send, values, rounds), put, ctx.pairs)
             alone.append(
                 Figure(
