@@ -1,12 +1,11 @@
 /* How do messages get behind the tail of a partition, and when do readers see them?
  *
- * Imports appending.h, remembering.h, guard.h, crc32c.h. Callable from any thread. SHARING rules 12 and 13: under the lock store `reserve`,
+ * Imports publishing.h, remembering.h, guard.h. Callable from any thread. SHARING rules 12 and 13: under the lock store `reserve`,
  * copy the batch, fill the end slot that is not in force, release-store `tail` (the publication), note the index, unlock,
  * then look for sleepers. A death at any instruction leaves bytes past the tail, which mean nothing. */
-#include "appending.h"
+#include "publishing.h"
 #include "remembering.h"
 
-#include "tidelog/crc32c.h"
 #include "tidelog/guard.h"
 
 bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out) {
@@ -23,7 +22,7 @@ bool tl_end_at(tl_hot *hot, uint64_t *tail, tl_end *out) {
 }
 
 /* What the lock was not simply free for, or what forbids to append under it. */
-__attribute__((noinline)) static int lock_slowly(tl_partition *partition, bool locked, bool try_only, tl_error *err) {
+int tl_append_lock_slowly(tl_partition *partition, bool locked, bool try_only, tl_error *err) {
     tl_store *store = partition->store;
     tl_hot *hot = partition->hot;
     if (!locked) {
@@ -58,20 +57,14 @@ __attribute__((noinline)) static int lock_slowly(tl_partition *partition, bool l
     return status;
 }
 
-TL_INLINE int lock(tl_partition *partition, bool try_only, tl_error *err) {
-    tl_store *store = partition->store;
-    tl_hot *hot = partition->hot;
-    bool locked = tl_lock_try(&hot->lock, store->me);
-    if (TL_LIKELY(locked && tl_store_usable(store) && !store->options.look &&
-                  __atomic_load_n(&hot->id, __ATOMIC_RELAXED) == partition->id && __atomic_load_n(&hot->failed, __ATOMIC_RELAXED) == 0))
-        return TL_OK;
-    return lock_slowly(partition, locked, try_only, err);
-}
-
-int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) { return lock(partition, try_only, err); }
+int tl_partition_lock(tl_partition *partition, bool try_only, tl_error *err) { return tl_append_lock(partition, try_only, err); }
 
 bool tl_partition_is_locked(const tl_partition *partition) {
     return (__atomic_load_n(&partition->hot->lock, __ATOMIC_RELAXED) & ~TL_LOCK_WAITERS) != 0;
+}
+
+void tl_append_abandon(tl_partition *partition, const tl_room *where) {
+    __atomic_store_n(&partition->hot->reserve, where->tail, __ATOMIC_RELEASE);
 }
 
 void tl_partition_unlock(tl_partition *partition) {
@@ -80,7 +73,7 @@ void tl_partition_unlock(tl_partition *partition) {
 
 /* An entry is due. Every 4 KiB or so it costs more than a few additions; a failure to make one is no failure of the append,
  * since lookups scan on. */
-__attribute__((noinline)) static void make_entry(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
+void tl_append_make_entry(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
     tl_hot *hot = partition->hot;
     tl_index_progress progress = {hot->bytes_since_entry, hot->time_max_ms, hot->time_max_offset};
     tl_segment *segment = partition->writer;
@@ -106,76 +99,11 @@ __attribute__((noinline)) static void make_entry(tl_partition *partition, const 
     tl_hot_set_progress(hot, progress.bytes_since_entry, progress.max_timestamp_ms, progress.max_timestamp_offset);
 }
 
-/* After the batch is published: an index is never ahead of the data. */
-TL_INLINE void note_index(tl_partition *partition, const tl_index_batch *batch, bool may_block) {
-    tl_hot *hot = partition->hot;
-    tl_index_progress progress = {hot->bytes_since_entry, hot->time_max_ms, hot->time_max_offset};
-    if (TL_UNLIKELY(progress.bytes_since_entry > TL_INDEX_INTERVAL_BYTES)) {
-        make_entry(partition, batch, may_block);
-        return;
-    }
-    tl_index_count(&progress, batch);
-    tl_hot_set_progress(hot, progress.bytes_since_entry, progress.max_timestamp_ms, progress.max_timestamp_offset);
-}
-
-/* The running CRC over a batch's first 21 bytes: base offset, length, leader epoch 0, magic, CRC. What is known is not loaded:
- * the length and the epoch were stored a moment ago as two words, and a load of both at once would wait for the stores. */
-TL_INLINE uint32_t sum_prefix(uint32_t crc, int64_t base_offset, size_t bytes, const uint8_t *header) {
-    const uint64_t words[3] = {__builtin_bswap64((uint64_t)base_offset), __builtin_bswap32((uint32_t)bytes - TL_BATCH_PREFIX_BYTES),
-                               header[16] | (uint64_t)tl_le32(header + 17) << 8};
-    return tl_crc32c_words(crc, words, TL_BATCH_CRC_FROM);
-}
-
-/* `header` is the batch as it stands in memory now. */
-TL_INLINE uint64_t publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes, int64_t next_offset,
-                        int64_t max_timestamp_ms, bool may_block) {
-    tl_hot *hot = partition->hot;
-    uint64_t tail = where->tail + bytes;
-    tl_end *end = hot->end_a.tail == where->tail ? &hot->end_b : &hot->end_a;
-    const tl_end filled = {.tail = tail, .end_offset = next_offset,
-                           .max_timestamp_ms = where->end.max_timestamp_ms > max_timestamp_ms
-                               ? where->end.max_timestamp_ms : max_timestamp_ms,
-                           .header_crc = sum_prefix(where->end.header_crc, where->end.end_offset, bytes, header),
-                           .batches = where->end.batches + 1};
-    tl_end_store(end, &filled);
-    TL_POINT("append.end_filled");
-    const tl_index_batch noted = {next_offset - 1, max_timestamp_ms, tl_place_position(where->tail), (uint32_t)bytes};
-    if (TL_BUG(INDEX_AHEAD_OF_DATA))
-        note_index(partition, &noted, may_block);
-    TL_YIELD();
-    __atomic_store_n(&hot->tail, tail, __ATOMIC_RELEASE);
-    TL_POINT("append.tail_stored");
-    if (!TL_BUG(INDEX_AHEAD_OF_DATA))
-        note_index(partition, &noted, may_block);
-    if (TL_UNLIKELY(__atomic_load_n(&hot->dirty_since_ns, __ATOMIC_RELAXED) == 0))
-        __atomic_store_n(&hot->dirty_since_ns, (uint64_t)tl_os->monotonic_ns(), __ATOMIC_RELAXED);
-    return tail;
-}
-
-/* After the last publication. The release is a full barrier, so that a sleeper either sees the new tail or is seen. */
-TL_INLINE void unlock_and_wake(tl_partition *partition, uint64_t looked) {
-    tl_hot *hot = partition->hot;
-    tl_lock_release(&hot->lock, partition->store->me);
-    TL_POINT("append.unlocked");
-    TL_YIELD();
-    uint64_t sleepers = TL_BUG(NO_BARRIER_BEFORE_SLEEPERS) ? looked : __atomic_load_n(&hot->sleepers, __ATOMIC_SEQ_CST);
-    if (TL_UNLIKELY(sleepers != 0))
-        tl_partition_wake_sleepers(partition);
-}
-
 /* Messages that are not looked for may have ids all the same: they are noted, if that is at hand. */
 TL_INLINE void note_ids(tl_partition *partition, const tl_append *what, size_t at, size_t count, int64_t base_offset,
                         uint64_t from, uint64_t tail) {
     if (TL_UNLIKELY(__atomic_load_n(&partition->cold->ids_complete, __ATOMIC_RELAXED) == from) && from != 0)
         tl_ids_note_batch(partition, what, NULL, NULL, at, count, base_offset, false, from, tail, 0, false);
-}
-
-static void reserve(tl_hot *hot, tl_room *where, size_t bytes) {
-    if (TL_BUG(NO_BARRIER_BEFORE_SLEEPERS)) /* what a reordering of the two amounts to: the look comes first */
-        where->looked = __atomic_load_n(&hot->sleepers, __ATOMIC_RELAXED);
-    __atomic_store_n(&hot->reserve, where->tail + bytes, __ATOMIC_RELAXED);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    TL_POINT("append.reserved");
 }
 
 static int map_failed(tl_partition *partition, const tl_guard *guard, tl_error *err) {
@@ -206,7 +134,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
         if (status < 0)
             return status;
     }
-    int status = lock(partition, (flags & TL_APPEND_TRY) != 0, err);
+    int status = tl_append_lock(partition, (flags & TL_APPEND_TRY) != 0, err);
     if (TL_UNLIKELY(status < 0))
         return status;
     TL_POINT("append.locked");
@@ -217,7 +145,7 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
         tl_partition_unlock(partition);
         return status;
     }
-    reserve(hot, &where, bytes);
+    tl_append_reserve(partition, &where, bytes);
     int64_t offset = where.end.end_offset;
     if (TL_BUG(TAIL_BEFORE_COPY))
         __atomic_store_n(&hot->tail, where.tail + bytes, __ATOMIC_RELEASE);
@@ -232,9 +160,9 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
     TL_POINT("append.copied");
     result->base_offset = offset;
     result->next_offset = offset + 1;
-    result->tail = publish(partition, &where, where.at, bytes, offset + 1, message->timestamp_ms, (flags & TL_APPEND_TRY) == 0);
+    result->tail = tl_append_publish(partition, &where, where.at, bytes, offset + 1, message->timestamp_ms, (flags & TL_APPEND_TRY) == 0);
     tl_append_follow_ids(partition, where.tail, result->tail);
-    unlock_and_wake(partition, where.looked);
+    tl_append_unlock(partition, &where);
     return TL_OK;
 }
 
@@ -375,7 +303,7 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
             result->base_offset = result->next_offset = where.end.end_offset;
             started = true;
         }
-        reserve(hot, &where, bytes);
+        tl_append_reserve(partition, &where, bytes);
         int64_t newest = -1;
         const uint8_t *header = NULL;
         status = tl_append_put(partition, what, at, take, &bytes, &where, through_file ? &scratch : NULL, &header, &newest, err);
@@ -383,32 +311,15 @@ int tl_partition_append(tl_partition *partition, const tl_append *what, unsigned
             break;
         TL_POINT("append_many.copied");
         result->next_offset = where.end.end_offset + (int64_t)take;
-        result->tail = publish(partition, &where, header, bytes, result->next_offset, newest, (flags & TL_APPEND_TRY) == 0);
+        result->tail = tl_append_publish(partition, &where, header, bytes, result->next_offset, newest, (flags & TL_APPEND_TRY) == 0);
         __atomic_store_n(&hot->reserve, result->tail, __ATOMIC_RELAXED); /* a bound reserved more than it took */
         TL_POINT("append_many.published");
         note_ids(partition, what, at, take, where.end.end_offset, where.tail, result->tail);
         at += take;
     }
-    unlock_and_wake(partition, where.looked);
+    tl_append_unlock(partition, &where);
 out:
     if (scratch.heap != NULL)
         tl_os->free(scratch.heap);
     return status;
 }
-
-/* --- for appends with checks; not what the plain ones call, which have these inlined --- */
-
-void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes) { reserve(partition->hot, where, bytes); }
-
-void tl_append_abandon(tl_partition *partition, const tl_room *where) {
-    __atomic_store_n(&partition->hot->reserve, where->tail, __ATOMIC_RELEASE);
-}
-
-uint64_t tl_append_publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes,
-                           int64_t next_offset, int64_t newest_ms, bool may_block) {
-    uint64_t tail = publish(partition, where, header, bytes, next_offset, newest_ms, may_block);
-    __atomic_store_n(&partition->hot->reserve, tail, __ATOMIC_RELAXED);
-    return tail;
-}
-
-void tl_append_unlock(tl_partition *partition, const tl_room *where) { unlock_and_wake(partition, where->looked); }

@@ -1,12 +1,12 @@
 /* How do messages get behind the tail when somebody asks whether they are there already, and as whom?
  *
- * Imports appending.h, producers.h, remembering.h. Callable from any thread. The order of the steps is the point of this file:
+ * Imports publishing.h, producers.h, remembering.h. Callable from any thread. The order of the steps is the point of this file:
  *   1. the mutex of this process for the partition's tables, and the long part of catching up, without the lock;
  *   2. the partition's lock, and the rest of catching up: from here on the tables say what the log says;
  *   3. the checks: fenced, ids, sequence. What is in the log already is answered with where it stands;
  *   4. batch by batch: encode, publish, note what was published.
  * A death between publishing and noting loses nothing: whoever comes next walks the log from where its table stands. */
-#include "appending.h"
+#include "publishing.h"
 #include "remembering.h"
 
 #include "tidelog/crc32c.h"
@@ -238,6 +238,7 @@ static int append_next(sending *s, size_t *at, bool started, tl_room *where, tl_
         batch.bytes = (uint32_t)bytes;
         s->result->tail = tl_append_publish(partition, where, header, bytes, batch.base_offset + (int64_t)take,
                                             batch.max_timestamp_ms, s->may_block);
+        __atomic_store_n(&partition->hot->reserve, s->result->tail, __ATOMIC_RELAXED); /* a bound reserved more than it took */
         TL_POINT("append_checked.published");
         /* What cannot be noted for want of memory is walked over by the next one who catches up. */
         tl_ids_note_batch(partition, now, s->what->ids, s->origin, *at, take, batch.base_offset,

@@ -1,10 +1,10 @@
 /* How does one message with an id get behind the tail at little more cost than one without?
  *
- * Imports appending.h, remembering.h, guard.h. Callable from any thread; never waits. The steps are those of
+ * Imports publishing.h, remembering.h, guard.h. Callable from any thread; never waits. The steps are those of
  * append_checked.c with everything at hand: the window is mapped and knows every message, the id is not one of a
  * transaction, there is room. Whatever is not at hand is TL_EAGAIN, and left to that file. The window is found without the
  * mutex of this process: who changes where it is mapped holds the partition's lock too. */
-#include "appending.h"
+#include "publishing.h"
 #include "remembering.h"
 
 #include "tidelog/guard.h"
@@ -99,7 +99,7 @@ int tl_partition_append_one_id(tl_partition *partition, const tl_message *messag
     const tl_frame frame = tl_batch_frame(message);
     if (TL_UNLIKELY(frame.bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0))
         return TL_EAGAIN;
-    int status = tl_partition_lock(partition, true, err);
+    int status = tl_append_lock(partition, true, err);
     if (TL_UNLIKELY(status < 0))
         return status;
     TL_POINT("append_id.locked");

@@ -1,10 +1,10 @@
 /* How does one message of a named producer get behind the tail at little more cost than one without a name?
  *
- * Imports appending.h, producers.h, guard.h. Callable from any thread; never waits. The steps are those of append_checked.c
+ * Imports publishing.h, producers.h, guard.h. Callable from any thread; never waits. The steps are those of append_checked.c
  * with everything at hand: nobody of this process looks at the producers of the partition, few batches came since it looked
  * last, the message is the next one of its producer, in no transaction and without headers. Whatever is not at hand, and
  * every refusal, is TL_EAGAIN, and left to that file. */
-#include "appending.h"
+#include "publishing.h"
 #include "producers.h"
 
 #include "tidelog/guard.h"
@@ -21,9 +21,10 @@ __attribute__((noinline)) static bool put(const tl_room *where, const tl_batch_s
 /* Under the lock, with the table. */
 static int append_locked(tl_partition *partition, const tl_message *message, const tl_producer *producer,
                          const tl_frame *frame, tl_room *where, tl_appended *result, tl_error *err) {
+    const bool at_hand = tl_producers_at_hand(partition); /* first of all */
     tl_producers *own = partition->producers;
     bool far = false;
-    if (TL_UNLIKELY(own == NULL || (own->complete != partition->hot->tail && !tl_producers_follow(partition, &far)) ||
+    if (TL_UNLIKELY(!at_hand || own == NULL || (own->complete != partition->hot->tail && !tl_producers_follow(partition, &far)) ||
                     __atomic_load_n(&partition->cold->producers, __ATOMIC_ACQUIRE) != TL_PRODUCERS_SOME))
         return TL_EAGAIN;
     /* The epoch first: whoever opens the name anew bumps the holder before it. */
@@ -62,17 +63,15 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
 int tl_partition_append_one_named(tl_partition *partition, const tl_message *message, const tl_producer *producer,
                                   tl_appended *result, tl_error *err) {
     const tl_frame frame = tl_batch_frame(message);
-    if (TL_UNLIKELY(frame.bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0 ||
-                    !tl_producers_try(partition)))
+    if (TL_UNLIKELY(frame.bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0))
         return TL_EAGAIN;
+    int status = tl_append_lock(partition, true, err);
+    if (TL_UNLIKELY(status < 0))
+        return status;
+    TL_POINT("append_named.locked");
     tl_room where;
     where.looked = 0;
-    int status = tl_partition_lock(partition, true, err);
-    if (TL_LIKELY(status == TL_OK)) {
-        TL_POINT("append_named.locked");
-        status = append_locked(partition, message, producer, &frame, &where, result, err);
-        tl_append_unlock(partition, &where);
-    }
-    tl_producers_done(partition);
+    status = append_locked(partition, message, producer, &frame, &where, result, err);
+    tl_append_unlock(partition, &where);
     return status;
 }

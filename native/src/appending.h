@@ -1,7 +1,7 @@
 /* What do appends with checks share with plain ones?
  *
  * Private to append.c, append_checked.c and whoever appends a marker. Imports handles.h. Between tl_partition_lock and
- * tl_append_unlock: make room, reserve, put the batch, publish; see append.c. */
+ * tl_append_unlock: make room, reserve, put the batch, publish; see publishing.h. */
 #ifndef TIDELOG_SRC_APPENDING_H
 #define TIDELOG_SRC_APPENDING_H
 
@@ -47,7 +47,6 @@ TL_INLINE int tl_append_room(tl_partition *partition, size_t bytes, size_t count
     return TL_LIKELY(tl_append_at_hand(partition, bytes, count, flags, out)) ? TL_OK
            : tl_append_make_room(partition, bytes, count, flags, out, err);
 }
-void tl_append_reserve(tl_partition *partition, tl_room *where, size_t bytes);
 /* Nothing will be published; the reserved bytes are zeros again. */
 void tl_append_abandon(tl_partition *partition, const tl_room *where);
 /* How many of the messages from `first` on make the next batch, and the bytes to ask room for. */
@@ -57,17 +56,12 @@ int tl_append_scratch(const tl_append *what, tl_scratch *scratch, tl_error *err)
  * batch as it stands in memory. */
 int tl_append_put(tl_partition *partition, const tl_append *what, size_t first, size_t count, size_t *bytes,
                   const tl_room *where, tl_scratch *through_file, const uint8_t **header, int64_t *newest_ms, tl_error *err);
-/* Returns the new tail. */
-uint64_t tl_append_publish(tl_partition *partition, const tl_room *where, const uint8_t *header, size_t bytes,
-                           int64_t next_offset, int64_t newest_ms, bool may_block);
 /* A batch in which no message has an id keeps the window of ids complete. */
 TL_INLINE void tl_append_follow_ids(tl_partition *partition, uint64_t from, uint64_t tail) {
     uint64_t *complete = &partition->cold->ids_complete;
     if (TL_UNLIKELY(__atomic_load_n(complete, __ATOMIC_RELAXED) == from) && from != 0)
         __atomic_store_n(complete, tail, __ATOMIC_RELEASE);
 }
-/* After the last publication. */
-void tl_append_unlock(tl_partition *partition, const tl_room *where);
 
 /* --- append_checked.c --- */
 int tl_partition_append_checked(tl_partition *partition, const tl_append *what, unsigned flags, tl_appended *result,

@@ -77,8 +77,8 @@ struct tl_partition {
     tl_segment *lending;                    /* the last writer, referenced: readers of this process use its map, or NULL */
     uint8_t *seals;                         /* mapped once, on first need */
     uint32_t seals_allocated;
-    pthread_mutex_t producers_mutex;        /* with the next, guards what follows; taken before hot->lock */
-    uint32_t producers_busy;                /* atomic; 1: somebody uses what follows, with the mutex or without */
+    pthread_mutex_t producers_mutex;        /* guards what follows; taken before hot->lock */
+    uint32_t producers_busy;                /* atomic; 0: what follows may be used under hot->lock alone */
     struct tl_producers *producers;         /* NULL until the first append that needs them */
     struct tl_ids *ids;                     /* the same; changed under hot->lock as well */
     uint8_t *ids_map;                       /* atomic, with the next: its map, to prefetch from without any lock */

@@ -18,6 +18,7 @@ struct tl_producer_table {
     uint32_t *slots; /* number of a state + 1; 0: free */
     uint32_t mask;   /* slots - 1; there are twice as many as `room` */
     uint32_t open;   /* transactions */
+    uint32_t recent; /* number of the state that was found last, if there are so many: mostly the next one as well */
 };
 
 /* --- the hash --- */
@@ -43,10 +44,14 @@ static void insert_all(tl_producer_table *table) {
 tl_producer_state *tl_producer_table_find(tl_producer_table *table, int64_t producer_id) {
     if (table == NULL || table->count == 0)
         return NULL;
+    if (TL_LIKELY(table->recent < table->count && table->states[table->recent].producer_id == producer_id))
+        return &table->states[table->recent];
     for (uint32_t at = home(table, producer_id); table->slots[at] != 0; at = (at + 1) & table->mask) {
-        tl_producer_state *state = &table->states[table->slots[at] - 1];
-        if (state->producer_id == producer_id)
-            return state;
+        uint32_t number = table->slots[at] - 1;
+        if (table->states[number].producer_id == producer_id) {
+            table->recent = number;
+            return &table->states[number];
+        }
     }
     return NULL;
 }

@@ -17,14 +17,20 @@
 
 #define BUSY_NS 50000 /* so long at most whoever waits does not look again */
 
+/* The pair to tl_lock_try and tl_producers_at_hand. */
+static bool is_sending(const tl_partition *partition) {
+    return (__atomic_load_n(&partition->hot->lock, __ATOMIC_SEQ_CST) & ~TL_LOCK_WAITERS) == partition->store->me;
+}
+
 int tl_producers_enter(tl_partition *partition, bool try_only) {
     if (!try_only)
         pthread_mutex_lock(&partition->producers_mutex);
     else if (pthread_mutex_trylock(&partition->producers_mutex) != 0)
         return TL_EAGAIN;
-    while (TL_UNLIKELY(!tl_producers_try(partition))) { /* one message is being sent: it is short */
+    __atomic_store_n(&partition->producers_busy, 1, __ATOMIC_SEQ_CST);
+    while (TL_UNLIKELY(is_sending(partition))) { /* by another thread, which may have been there before */
         if (try_only) {
-            pthread_mutex_unlock(&partition->producers_mutex);
+            tl_producers_leave(partition);
             return TL_EAGAIN;
         }
         (void)tl_os->futex_wait(&partition->producers_busy, 1, BUSY_NS);
@@ -33,7 +39,7 @@ int tl_producers_enter(tl_partition *partition, bool try_only) {
 }
 
 void tl_producers_leave(tl_partition *partition) {
-    tl_producers_done(partition);
+    __atomic_store_n(&partition->producers_busy, 0, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&partition->producers_mutex);
 }
 

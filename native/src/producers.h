@@ -10,12 +10,12 @@
 /* What cold->producers says. */
 enum { TL_PRODUCERS_UNKNOWN = 0, TL_PRODUCERS_SOME = 1, TL_PRODUCERS_NONE = 2 };
 
-/* The table, for as long as one message takes to be sent: a mutex costs twice as much. false: somebody has it. Who waits for
- * it has the mutex, and looks again soon. */
-TL_INLINE bool tl_producers_try(tl_partition *partition) {
-    return __atomic_exchange_n(&partition->producers_busy, 1, __ATOMIC_ACQUIRE) == 0;
+/* Under the partition's lock: whether the table may be used until that is released. Who has the mutex raises `producers_busy`
+ * and then waits until this process does not have the lock, so one of the two sees the other. A flag that both take would
+ * cost a tenth of a send, since it is an atomic exchange more. */
+TL_INLINE bool tl_producers_at_hand(const tl_partition *partition) {
+    return __atomic_load_n(&partition->producers_busy, __ATOMIC_SEQ_CST) == 0;
 }
-TL_INLINE void tl_producers_done(tl_partition *partition) { __atomic_store_n(&partition->producers_busy, 0, __ATOMIC_RELEASE); }
 
 /* Fills an empty table with what BASE.producers says of the producers at the start of that segment. TL_ENOTFOUND: there is
  * none; TL_ECORRUPT: nothing of it is to be believed. */

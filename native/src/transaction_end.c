@@ -6,7 +6,7 @@
  * and this epoch is open. Nobody holds transactions_lock while appending. */
 #include "transacting.h"
 
-#include "appending.h"
+#include "publishing.h"
 
 static int lock(tl_store *store, tl_error *err) {
     bool over = false;

@@ -29,10 +29,11 @@ typedef struct tl_liveness {
 
 enum { TL_LOCK_TAKEN = 0, TL_LOCK_TAKEN_OVER = 1 };
 
+/* Also a full barrier: whoever has raised a flag and then finds this owner's lock free is seen by whoever takes it. */
 TL_INLINE bool tl_lock_try(uint32_t *word, tl_owner me) {
     uint32_t free = 0;
     TL_YIELD();
-    return __atomic_compare_exchange_n(word, &free, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(word, &free, me, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 /* TL_LOCK_TAKEN, TL_LOCK_TAKEN_OVER (the caller repairs what the lock guards before anything else), or TL_ELOCKED with
