@@ -15,27 +15,23 @@ cdef extern from *:
 cdef class Dispatch:
     """What sends to several channels; tidelog.producer.Producer and Transaction derive from it."""
 
-    cdef dict known
+    cdef dict known              # None: no more than the last one
     cdef object last             # the channel that was sent to last, and its sender: most programs send to one
     cdef Sender last_sender
-
-    def __cinit__(self, *_, **__):
-        self.known = {}
 
     cdef Sender known_sender(self, object channel):
         """The sender that was remembered for `channel`, or None."""
         cdef Sender sender = self.last_sender
         cdef PyObject *found
         if sender is None or channel is not self.last:
+            if self.known is None:
+                return None
             found = PyDict_GetItemWithError(self.known, channel)
             if found == NULL:
                 PyErr_Clear()  # what cannot be hashed is not known
                 return None
             sender = <Sender>found
-            # Never a channel beside the sender of another one: giving up the old ones may run somebody's code.
-            self.last_sender = None
-            self.last = channel
-            self.last_sender = sender
+            self.sent_last(channel, sender)
         if sender.store.is_closed or not tl_store_is_open(sender.store.native) \
                 or sender.generation != tl_store_generation(sender.store.native):
             return None
@@ -44,22 +40,38 @@ cdef class Dispatch:
     def _remember(self, channel, sender, generation, /):
         """From now on `sender` sends to `channel`, as long as the log's catalogue is of this generation (int). What is no
         compiled sender is not remembered: somebody takes part in every call."""
-        if not isinstance(sender, Sender):
-            return
-        if len(self.known) >= KNOWN_MOST:
-            self._forget()
-        (<Sender>sender).generation = generation
-        self.last_sender = None
+        if isinstance(sender, Sender):
+            (<Sender>sender).generation = generation
+            self.remember(channel, sender)
+
+    cdef int remember(self, object channel, Sender sender) except -1:
+        if self.last_sender is not None:
+            self.keep(self.last, self.last_sender)
+            self.keep(channel, sender)
+        self.sent_last(channel, sender)
+        return 0
+
+    cdef int keep(self, object channel, Sender sender) except -1:
+        if self.known is None or len(self.known) >= KNOWN_MOST:
+            self.known = {}
         try:
             self.known[channel] = sender
         except TypeError:  # what cannot be hashed is found anew each time
             pass
+        return 0
+
+    cdef int sent_last(self, object channel, Sender sender) except -1:
+        # Never a channel beside the sender of another one: giving up the old ones may run somebody's code.
+        self.last_sender = None
+        self.last = channel
+        self.last_sender = sender
+        return 0
 
     def _forget(self):
         """Nothing is known any more."""
-        self.known.clear()
         self.last_sender = None
         self.last = None
+        self.known = None
 
     cdef Sender sender_of(self, object channel):
         """The sender of a channel; None: Python has to be asked."""

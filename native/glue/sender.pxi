@@ -79,6 +79,9 @@ cdef class Sender(_Outlet):
     def _within(self, _Transacting transacting, through, /):
         """A sender that does the same, as part of a transaction of the producer as whom this one sends. `through`: a sync
         will follow. It never syncs by itself."""
+        return self.within(transacting, through)
+
+    cdef Sender within(self, _Transacting transacting, bint through):
         cdef Sender inner = Sender.__new__(Sender)
         if self.partitions == 0 or self.named is None or transacting is None or self.named is not transacting.producer:
             raise ValueError("a sender within a transaction is made of one of the same named producer")

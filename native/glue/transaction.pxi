@@ -15,30 +15,41 @@ cdef class Transaction(Dispatch):
     cdef _Transacting inside
     cdef list readers
     cdef int64_t timeout_ms
-    cdef bint synced
+    cdef bint synced, flushes
     cdef unsigned long ender   # thread that ends it now, 0: none
     cdef bint ended            # by commit() or abort(): leaving then does nothing
-    cdef Dispatch outside      # the producer; what is `known` here are senders of this transaction alone
+    cdef readonly Dispatch _outside  # the producer; what is `known` here are senders of this transaction alone
+    cdef public dict _senders        # those that Python made
     cdef object __weakref__
 
-    def _attach(self, Dispatch outside, Named producer, readers, *, timeout_ms, synced):
-        """`outside`: the producer whose name that is; `readers`: whose offsets go along; `timeout_ms`: as int. Raises
-        ValueError for a reader that keeps no offsets or commits before it hands over, or for one that stands twice."""
-        cdef Reader reader
+    def _attach(self, Dispatch outside, Named producer, readers, int64_t timeout_ms, bint synced, bint flushes, /):
+        """`outside`: the producer whose name that is; `readers`: whose offsets go along; `flushes`: _before() is to be
+        called. False, and nothing is done, when one of the readers is none of this log. Raises ValueError for a reader
+        that keeps no offsets or commits before it hands over, or for one that stands twice."""
+        cdef list several = list(readers)
         if self.inside is not None:
             raise RuntimeError("this transaction is attached already")
-        self.readers = list(readers)
-        for reader in self.readers:
-            reader.check_part()
-        if len(self.readers) > 1 and len({id(reader) for reader in self.readers}) != len(self.readers):
+        for reader in several:
+            if not isinstance(reader, Reader) or (<Reader>reader).store is not producer.store:
+                return False
+        for reader in several:
+            (<Reader>reader).check_part()
+        if len(several) > 1 and len({id(reader) for reader in several}) != len(several):
             raise ValueError("a consumer is named twice: a transaction takes each of its consumers once")
-        self.outside = outside
+        self.readers = several
+        self._outside = outside
         self.timeout_ms = timeout_ms
         self.synced = synced
+        self.flushes = flushes
         cdef _Transacting inside = _Transacting.__new__(_Transacting)
         inside.producer = producer
         inside.store = producer.store
         self.inside = inside
+        return True
+
+    @property
+    def _synced(self):
+        return bool(self.synced)
 
     def __dealloc__(self):
         # Nobody can end it any more. Its readers take note at their next call.
@@ -67,10 +78,11 @@ cdef class Transaction(Dispatch):
         cdef _Transacting inside = self.checked()
         cdef Sender sender = self.known_sender(channel), base
         if sender is None:
-            base = self.outside.known_sender(channel)
+            base = self._outside.known_sender(channel)
             if base is not None and base.named is inside.producer:
-                sender = base._within(inside, self.synced)
-                self._remember(channel, sender, base.generation)
+                sender = base.within(inside, self.synced)
+                sender.generation = base.generation
+                self.remember(channel, sender)
         return sender
 
     # --- beginning ---
@@ -88,7 +100,8 @@ cdef class Transaction(Dispatch):
         cdef int64_t timeout_ms = self.timeout_ms
         if inside.state != TRANSACTION_NEW:
             raise RuntimeError("a transaction is entered once: make another one with log.transaction(...)")
-        self._before()
+        if self.flushes:
+            self._before()
         producer.open_native()
         if producer.current is not None:
             raise RuntimeError(f"a transaction of the producer {producer.name!r} is open already, and it has one at a "

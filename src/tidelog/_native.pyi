@@ -333,9 +333,21 @@ class Receipt:
 class Transaction(Dispatch):
     """What messages of one named producer and offsets of consumers become visible together, or not at all."""
 
+    _senders: dict[tuple[int, bool], tuple[Any, Sender]] | None
+    @property
+    def _outside(self) -> Dispatch: ...
+    @property
+    def _synced(self) -> bool: ...
     def _attach(
-        self, outside: Dispatch, producer: Named, readers: Iterable[Reader], *, timeout_ms: int, synced: bool
-    ) -> None: ...
+        self,
+        outside: Dispatch,
+        producer: Named,
+        readers: Iterable[Any],
+        timeout_ms: int,
+        synced: bool,
+        flushes: bool,
+        /,
+    ) -> bool: ...
     @property
     def state(self) -> str: ...
     @property

@@ -380,7 +380,7 @@ class Log(Mapping[str, Channel[Any]]):
         `level`: "synced" (it survives a power cut, for a sync of each partition and one more) or "written": all or
         nothing when processes die, while a power cut may take a part of it. Raises ValueError or TypeError.
         """
-        return Transaction(self._engine, producer, consumers, timeout=timeout, level=level)
+        return Transaction(self._engine, producer, consumers, timeout, level)
 
     @property
     def groups(self) -> Groups:

@@ -46,26 +46,32 @@ class Transaction(NativeTransaction):
     or the time was up: then nothing of it is visible; see `commit` for the rest.
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         engine: Engine,
         producer: Producer,
         consumers: Sequence[Consumer[Any]],
-        *,
         timeout: Duration = TIMEOUT_SECONDS,
         level: str = "synced",
     ) -> None:
         """Programs call `log.transaction(...)`, which documents arguments and errors."""
-        check_parties(engine, producer, consumers, level)
         timeout_ms = 60_000 if timeout == TIMEOUT_SECONDS else duration_ms(timeout, "timeout", least_ms=1)
-        if producer._named is None:
-            producer._open_name()
+        # Few programs have any of these wrong, and to look for it takes a tenth of a small transaction.
+        usual = type(producer) is Producer and producer._engine is engine and producer._named is not None
+        if not (usual and level in LEVELS and self._begin(producer, consumers, timeout_ms, level)):
+            check_parties(engine, producer, consumers, level)
+            if producer._named is None:
+                producer._open_name()
+            if not self._begin(producer, consumers, timeout_ms, level):
+                raise ValueError("a transaction is of one log that is open: a consumer was closed with its log")
+
+    def _begin(self, producer: Producer, consumers: Sequence[Consumer[Any]], timeout_ms: int, level: str) -> bool:
         assert producer._named is not None
-        self._engine = engine
-        self._producer = producer
-        self._synced = level == "synced"
-        self._senders: dict[tuple[int, bool], tuple[Opened, Sender]] = {}
-        self._attach(producer, producer._named, consumers, timeout_ms=timeout_ms, synced=self._synced)
+        return self._attach(
+            producer, producer._named, consumers, timeout_ms, level == "synced", producer._linger > 0
+        )
 
     if TYPE_CHECKING:
 
@@ -79,9 +85,14 @@ class Transaction(NativeTransaction):
         ) -> Literal[False]:
             """Commit it, or abort it on an exception; nothing if it has ended already. Raises like `commit`."""
 
+    @property
+    def _producer(self) -> Producer:
+        producer = self._outside
+        assert isinstance(producer, Producer)
+        return producer
+
     def _before(self) -> None:
-        if self._producer._linger:
-            self._producer.flush()
+        self._producer.flush()
 
     def _send(self, channel: Channelish[Any], value: Any, **options: Any) -> Receipt:
         """`send`, where the compiled sender of the channel is not known."""
@@ -102,6 +113,8 @@ class Transaction(NativeTransaction):
 
     def _sender(self, opened: Opened, *, raw: bool = False) -> Sender:
         """The compiled sender of a channel in this transaction. `raw`: one of bytes, whatever type the channel has."""
+        if self._senders is None:
+            self._senders = {}
         known = self._senders.get((id(opened), raw))
         if known is not None:
             return known[1]
