@@ -9,6 +9,7 @@
 cdef enum:
     PATIENCE_NS = 1_000_000      # so long a sender that never waits tries to get a lock
     NAP_NS = 20_000
+    THROUGH_FROM = 32            # messages; a system call for fewer costs more than the pages that the sync cleans
 
 
 class WouldBlock(Exception):
@@ -29,7 +30,7 @@ cdef class _Inlet:
     cdef Named named             # None: messages carry no producer
     cdef tl_producing producing  # as whom, where `named` is one
     cdef _Transacting transacting  # the transaction of `named` that everything sent is part of, or None
-    cdef bint through            # appends of several messages go through the file: a sync follows
+    cdef bint through            # appends of many messages go through the file: a sync follows
     cdef _Unpacker unpacker      # None until ids are looked for
 
     cdef int check_open(self) except -1:
@@ -81,13 +82,14 @@ cdef class _Inlet:
     cdef int append(self, uint32_t number, const tl_append *what, bint small, tl_appended *result) except -1:
         """Everything in `what` to one partition. On failure the exception says how many messages are in."""
         cdef tl_partition *native = self.natives[number]
-        cdef unsigned flags = TL_APPEND_THROUGH_FILE if self.synced or (self.through and not small) else 0
+        cdef bint through = self.synced or (self.through and what.count >= THROUGH_FROM and not self.never_waits)
+        cdef unsigned flags = TL_APPEND_THROUGH_FILE if through else 0
         cdef tl_error err
         cdef int code = TL_EAGAIN
         cdef int64_t patience = -1
         if self.named is not None:
             self.check_sender()
-        if small and not self.synced:
+        if small and not through:
             code = tl_partition_append(native, what, TL_APPEND_TRY, result, &err)
             while code == TL_EAGAIN and self.never_waits:
                 self.be_patient(number, &patience)
