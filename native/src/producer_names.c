@@ -296,7 +296,7 @@ void tl_producer_close(tl_producer *producer) {
     tl_transactions_unlock(store);
 }
 
-int tl_producer_next_epoch_locked(tl_producer *producer, int16_t *epoch, tl_error *err) {
+int tl_producer_next_epoch(tl_producer *producer, int16_t *epoch, tl_error *err) {
     tl_store *store = producer->store;
     tl_producer_row *row = row_of(producer);
     char name[TL_PRODUCER_NAME_BYTES];
@@ -315,16 +315,6 @@ int tl_producer_next_epoch_locked(tl_producer *producer, int16_t *epoch, tl_erro
     producer->producer_id = who.producer_id;
     *epoch = (int16_t)who.epoch;
     return TL_OK;
-}
-
-int tl_producer_next_epoch(tl_producer *producer, int16_t *epoch, tl_error *err) {
-    bool over = false;
-    int status = tl_transactions_lock(producer->store, &over, err);
-    if (status < 0)
-        return status;
-    status = tl_producer_next_epoch_locked(producer, epoch, err);
-    tl_transactions_unlock(producer->store);
-    return status;
 }
 
 /* --- what it wrote --- */

@@ -118,6 +118,8 @@ void tl_txn_free(tl_store *store, tl_txn_record *record); /* under the lock: wit
 /* --- transaction_end.c --- */
 /* TL_OK: ended, or not there any more. TL_EFAILED: but for partitions that have failed. */
 int tl_txn_finish(tl_store *store, uint32_t slot, uint64_t number, tl_error *err);
+/* Under the lock: moves the offsets of a committing record, once. */
+void tl_txn_apply_offsets(tl_store *store, tl_txn_record *record);
 /* Appends the marker of a transaction that is open in the partition; `first_offset`: of it. 1: it was appended; 0: none is
  * open with this id and epoch. *place: behind it. */
 int tl_txn_mark(tl_partition *partition, int64_t producer_id, int16_t epoch, bool commit, uint64_t *place, tl_error *err);

@@ -147,7 +147,7 @@ static int copy(tl_store *store, uint32_t slot, uint64_t number, ending *e, tl_e
 
 /* Under the lock, so that what somebody commits afterwards is never overtaken by this. A slot that was forgotten, or that is
  * damaged, has nothing to be moved. */
-static void apply_locked(tl_store *store, tl_txn_record *record) {
+void tl_txn_apply_offsets(tl_store *store, tl_txn_record *record) {
     tl_txn_units u = tl_txn_units_of(store, record);
     for (const tl_txn_unit *unit; record->applied == 0 && (unit = tl_txn_next(&u)) != NULL;) {
         if (unit->kind != TL_TXN_OFFSET)
@@ -168,7 +168,7 @@ static int roll_offsets(tl_store *store, uint32_t slot, uint64_t number, bool sy
         return status;
     tl_txn_record *record = decided_record(store, slot, number);
     if (record != NULL && tl_txn_state(record) == TL_TXN_COMMITTING)
-        apply_locked(store, record);
+        tl_txn_apply_offsets(store, record);
     tl_transactions_unlock(store);
     return TL_OK;
 }

@@ -115,7 +115,7 @@ static int begin_locked(tl_producer *producer, int64_t timeout_ms, tl_transactio
     int16_t epoch = 0;
     int status = tl_txn_free_slot(store, &slot, err);
     if (status == TL_OK)
-        status = tl_producer_next_epoch_locked(producer, &epoch, err);
+        status = tl_producer_next_epoch(producer, &epoch, err);
     if (status < 0)
         return status;
     tl_txn_record *record = tl_txn_at(store, slot);
@@ -185,7 +185,6 @@ static int map_records(tl_store *store, tl_error *err) {
 
 int tl_transaction_begin(tl_producer *producer, int64_t timeout_ms, tl_transaction *out, tl_error *err) {
     tl_store *store = producer->store;
-    int16_t epoch = 0;
     if (timeout_ms <= 0)
         return tl_fail(err, TL_EINVAL, "a transaction has a time-out above 0", "", -1);
     if (!tl_store_usable(store))
@@ -193,10 +192,6 @@ int tl_transaction_begin(tl_producer *producer, int64_t timeout_ms, tl_transacti
     if (store->options.look)
         return tl_store_refuse_look(store, err);
     int status = map_records(store, err);
-    if (status == TL_OK)
-        status = end_earlier(producer, err);
-    if (status == TL_OK)
-        status = tl_producer_next_epoch(producer, &epoch, err);
     if (status < 0)
         return status;
     announce(store);
@@ -205,6 +200,11 @@ int tl_transaction_begin(tl_producer *producer, int64_t timeout_ms, tl_transacti
             return status;
         status = begin_locked(producer, timeout_ms, out, err);
         tl_transactions_unlock(store);
+        if (status == TL_EEXIST && tries == 0) {
+            if ((status = end_earlier(producer, err)) < 0)
+                return status;
+            continue;
+        }
         if ((status != TL_EFULL && status != TL_ENOSPC) || tries > 0)
             break;
         /* Records wait for their markers and offsets to reach the disk: a round of housekeeping frees them. */
@@ -352,6 +352,8 @@ int tl_transaction_commit(tl_transaction *transaction, bool synced, tl_error *er
         return status;
     status = store->header->transactions_failed != 0 && synced ? failed(store, err)
                                                                 : decide_commit(transaction, synced, &sequence, err);
+    if (status == TL_OK && !synced) /* nothing has to reach the disk before */
+        tl_txn_apply_offsets(store, tl_txn_at(store, transaction->record));
     tl_transactions_unlock(store);
     if (status == TL_EFAILED) {
         (void)tl_transaction_abort(transaction, NULL);

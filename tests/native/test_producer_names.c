@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "producers_kit.h"
 #include "tidelog/shared.h"
+#include "tidelog/transactions.h"
 
 static int (*true_fdatasync)(int fd);
 static int syncs;
@@ -11,6 +12,14 @@ static int syncs;
 static int counted_fdatasync(int fd) {
     syncs++;
     return true_fdatasync(fd);
+}
+
+static int next_epoch(tl_producer *producer, int16_t *epoch, tl_error *err) {
+    bool over = false;
+    kit_must_be(tl_transactions_lock(producer->store, &over, err), TL_OK, err);
+    int status = tl_producer_next_epoch(producer, epoch, err);
+    tl_transactions_unlock(producer->store);
+    return status;
 }
 
 /* What an opening takes from a block is on the disk before it returns; most openings take nothing. */
@@ -135,7 +144,7 @@ static void test_epochs_end(void) {
     int16_t epoch = tl_producer_epoch(&producer), before = epoch;
     while (producer.producer_id == first_id) {
         before = epoch;
-        kit_must_be(tl_producer_next_epoch(&producer, &epoch, &err), TL_OK, &err);
+        kit_must_be(next_epoch(&producer, &epoch, &err), TL_OK, &err);
         CHECK(epoch == before + 1 || (epoch == 0 && before == 32766));
     }
     CHECK(epoch == 0 && before == 32766);
@@ -147,8 +156,8 @@ static void test_epochs_end(void) {
     int64_t id = producer.producer_id;
     for (int turn = 0; turn < 3; turn++) { /* four ids back is still known */
         for (int16_t e = 0; e < 32766;)
-            kit_must_be(tl_producer_next_epoch(&producer, &e, &err), TL_OK, &err);
-        kit_must_be(tl_producer_next_epoch(&producer, &epoch, &err), TL_OK, &err);
+            kit_must_be(next_epoch(&producer, &e, &err), TL_OK, &err);
+        kit_must_be(next_epoch(&producer, &epoch, &err), TL_OK, &err);
         CHECK(epoch == 0 && producer.producer_id != id);
     }
     kit_must_be(tl_producer_last(&producer, kit_partition, &offset, &err), TL_OK, &err);

@@ -113,9 +113,9 @@ typedef struct tl_producer {
  * are open. Blocking. */
 int tl_producer_open(tl_store *store, const char *name, size_t bytes, tl_producer *out, tl_error *err);
 void tl_producer_close(tl_producer *producer);
-/* Bumps the epoch, for the next transaction; past the last one the name gets a new producer id. May sync. */
+/* Under transactions_lock: bumps the epoch, for the next transaction; past the last one the name gets a new producer id. May
+ * sync. */
 int tl_producer_next_epoch(tl_producer *producer, int16_t *epoch, tl_error *err);
-int tl_producer_next_epoch_locked(tl_producer *producer, int16_t *epoch, tl_error *err); /* under transactions_lock */
 bool tl_producer_is_fenced(const tl_producer *producer);
 int16_t tl_producer_epoch(const tl_producer *producer);
 /* The sequence that its next message in a partition has. Given to an append, that one can be repeated. Blocking. */
