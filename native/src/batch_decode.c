@@ -112,7 +112,7 @@ static void learn(alike *a, const uint8_t *p, const uint8_t *end, const tl_recor
 TL_INLINE int32_t take_alike(const alike *a, const uint8_t *base, const uint8_t *p, const uint8_t *end, const tl_batch *batch,
                              int64_t previous, int32_t count, const tl_record *like, tl_record *out) {
     const uint64_t front = a->front, front_mask = a->front_mask, back = a->back, rest_mask = a->rest_mask;
-    const bool two_bytes = a->zigzag_most > 0x7f;
+    const unsigned offset_bytes = a->zigzag_most > 0x7f ? 2 : 1;
     const size_t bytes = a->bytes, front_bytes = a->front_bytes, room = bytes < 16 ? 16 : bytes;
     uint64_t zigzag = 2 * (uint64_t)(previous + 1);
     uint64_t most = 2 * (uint64_t)batch->last_offset_delta;
@@ -123,7 +123,7 @@ TL_INLINE int32_t take_alike(const alike *a, const uint8_t *base, const uint8_t 
     record.headers_at = (uint32_t)(p - base) + (uint32_t)bytes - 1;
     int32_t taken = 0;
     for (; taken < count && (size_t)(end - p) >= room && zigzag <= most; taken++, zigzag += 2, p += bytes) {
-        uint64_t offset = two_bytes ? (zigzag & 0x7f) | 0x80 | (zigzag << 1 & 0x7f00) : zigzag;
+        uint64_t offset = tl_varint_zigzag_in(zigzag, offset_bytes);
         if ((tl_le64(p) & front_mask) != front || (tl_le64(p + front_bytes) & rest_mask) != (offset | back) || p[bytes - 1] != 0)
             break;
         record.offset++;

@@ -158,8 +158,7 @@ TL_INLINE bool is_alike(const alike *a, const tl_message *m, size_t offset_delta
 }
 
 TL_INLINE uint8_t *put_alike(uint8_t *p, const alike *a, const tl_message *m, uint32_t offset_delta) {
-    uint64_t zigzag = 2 * (uint64_t)offset_delta;
-    uint64_t offset = a->offset_bytes == 1 ? zigzag : (zigzag & 0x7f) | 0x80 | (zigzag << 1 & 0x7f00);
+    uint64_t offset = tl_varint_zigzag_in(2 * (uint64_t)offset_delta, a->offset_bytes);
     tl_put_le64(p, a->front | offset << 8 * a->front_bytes);
     p += a->front_bytes + a->offset_bytes;
     tl_put_le32(p, (uint32_t)a->back);

@@ -17,8 +17,6 @@ static uint32_t clamp(uint32_t value, uint32_t least, uint32_t most) {
     return value < least ? least : value > most ? most : value;
 }
 
-static uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
-
 void tl_segment_raise(uint32_t *mark, uint32_t to) {
     uint32_t seen = __atomic_load_n(mark, __ATOMIC_RELAXED);
     while (seen < to && !__atomic_compare_exchange_n(mark, &seen, to, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
@@ -26,7 +24,7 @@ void tl_segment_raise(uint32_t *mark, uint32_t to) {
 }
 
 uint32_t tl_segment_limit(const tl_segment *segment) {
-    uint64_t limit = round_up(__atomic_load_n(&segment->partition->cold->segment_bytes, __ATOMIC_RELAXED), TL_PAGE);
+    uint64_t limit = tl_page_up(__atomic_load_n(&segment->partition->cold->segment_bytes, __ATOMIC_RELAXED));
     return (uint32_t)(limit < segment->map_bytes ? limit : segment->map_bytes);
 }
 
@@ -48,7 +46,7 @@ int tl_segment_lengthen(tl_segment *segment, int fd, uint32_t until) {
     uint64_t bytes = stat.size_bytes;
     TL_BETWEEN();
     if (bytes / TL_PAGE * TL_PAGE < until) {
-        uint64_t more = round_up(until, TL_PAGE) - bytes;
+        uint64_t more = tl_page_up(until) - bytes;
         status = TL_BUG(ZEROS_AT_A_PLACE) ? zeros_at(fd, bytes, more) : tl_os->append_zeros(fd, more);
         if (status < 0)
             return status;
@@ -75,13 +73,13 @@ int tl_segment_allocate(tl_segment *segment, uint32_t until, tl_error *err) {
     if (target > tl_segment_limit(segment))
         target = tl_segment_limit(segment);
     if (target < until)
-        target = round_up(until, TL_PAGE);
+        target = tl_page_up(until);
     int fd = -1, status = tl_segment_descriptor(partition, segment, &fd, err);
     if (status < 0)
         return status;
     status = tl_os->fallocate(fd, allocated, target - allocated);
     if (status == -ENOSPC || status == -EDQUOT) { /* no room for growing ahead: take what this batch needs */
-        target = round_up(until, TL_PAGE);
+        target = tl_page_up(until);
         status = tl_os->fallocate(fd, allocated, target - allocated);
     }
     if (fd != segment->fd)
@@ -136,7 +134,7 @@ static int make_ready(tl_segment *segment, uint32_t until, tl_error *err) {
     uint64_t tail = __atomic_load_n(&segment->partition->hot->tail, __ATOMIC_RELAXED);
     if (tl_place_ordinal(tail) == segment->ordinal && tl_place_position(tail) > populated)
         populated = tl_place_position(tail);
-    uint64_t target = round_up((uint64_t)until + clamp(until, 4 * TL_PAGE, BITE_MOST), TL_PAGE);
+    uint64_t target = tl_page_up((uint64_t)until + clamp(until, 4 * TL_PAGE, BITE_MOST));
     uint32_t allocated = __atomic_load_n(&segment->allocated, __ATOMIC_ACQUIRE), from = populated / TL_PAGE * TL_PAGE;
     if (target > allocated)
         target = allocated;

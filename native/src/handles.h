@@ -15,6 +15,7 @@
 #define TL_DIRECTORY_MODE 0700u
 #define TL_FILE_MODE 0600u
 #define TL_PAGE 4096u
+TL_INLINE uint64_t tl_page_up(uint64_t bytes) { return (bytes + TL_PAGE - 1) / TL_PAGE * TL_PAGE; } /* whole pages */
 #define TL_CHUNK_FIRST 65536u               /* files grow by chunks that double from here ... */
 #define TL_CHUNK_MOST (64u << 20)           /* ... to here */
 #define TL_LEASE ((int64_t)1 << 30)

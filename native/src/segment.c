@@ -9,8 +9,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 
-static uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
-
 void tl_segment_path(const tl_partition *partition, int64_t base_offset, const char *suffix, char out[360]) {
     snprintf(out, 360, "%s/%020lld%s", partition->cold->directory, (long long)base_offset, suffix);
 }
@@ -23,7 +21,7 @@ static size_t address_space(const tl_partition *partition, uint64_t file_bytes) 
         bytes = file_bytes;
     if (bytes > 0x80000000u)
         bytes = 0x80000000u;
-    return (size_t)round_up(bytes, TL_PAGE);
+    return (size_t)tl_page_up(bytes);
 }
 
 static tl_segment *segment_new(tl_partition *partition, uint32_t ordinal, int64_t base_offset, bool writable) {
@@ -145,7 +143,7 @@ int tl_segment_create(tl_partition *partition, uint32_t ordinal, int64_t base_of
         goto failed;
     }
     uint32_t limit = __atomic_load_n(&partition->cold->segment_bytes, __ATOMIC_RELAXED);
-    uint32_t first = limit < TL_CHUNK_FIRST ? (uint32_t)round_up(limit, TL_PAGE) : TL_CHUNK_FIRST;
+    uint32_t first = limit < TL_CHUNK_FIRST ? (uint32_t)tl_page_up(limit) : TL_CHUNK_FIRST;
     status = tl_os->fallocate(fd, 0, first);
     if (status < 0) {
         status = tl_fail_sys(err, status, "no space can be allocated for a segment", temporary);
@@ -387,9 +385,9 @@ static int open_index(tl_partition *partition, tl_segment *segment, const char *
     if (status == TL_OK && *used > *allocated / entry_bytes)
         *used = *allocated / entry_bytes;
     if (status == TL_OK && segment->writable && room && needed > *allocated && needed <= most_bytes) {
-        uint64_t target = round_up(2 * (uint64_t)*allocated + TL_PAGE, TL_PAGE);
+        uint64_t target = tl_page_up(2 * (uint64_t)*allocated + TL_PAGE);
         if (target < needed)
-            target = round_up(needed, TL_PAGE);
+            target = tl_page_up(needed);
         if (target > most_bytes)
             target = most_bytes;
         status = tl_os->fallocate(fd, *allocated, target - *allocated);
@@ -400,7 +398,7 @@ static int open_index(tl_partition *partition, tl_segment *segment, const char *
     }
     if (status == TL_OK && *map == NULL && *allocated > 0) {
         /* A reader's index of a sealed segment does not grow; all others may grow up to the most there can be. */
-        size_t bytes = (size_t)round_up(segment->sealed_index ? *allocated : most_bytes, TL_PAGE);
+        size_t bytes = (size_t)tl_page_up(segment->sealed_index ? *allocated : most_bytes);
         void *at = NULL;
         status = tl_os->map(fd, 0, bytes, segment->writable, &at);
         if (status < 0) {

@@ -329,7 +329,7 @@ WITHIN: Table = {
     ),
     "send-outside": (send_outside, ("G1a", "precommitted-read", "duplicate")),
     "abort-swallowed": (abort_swallowed, ("G1a", "duplicate", "copies")),
-    "resend-without-id": (resend_without_id, ("duplicate",)),
+    "resend-without-id": (resend_without_id, ("duplicate", "false-duplicate")),
     "producer-without-fence": (producer_without_fence, ("zombie",)),
     "reads-uncommitted": (reads_uncommitted, ("G1a", "precommitted-read", "zombie", *COPIED_TWICE)),
     "abort-does-not-go-back": (

@@ -45,10 +45,12 @@ TL_INLINE uint8_t *tl_varint_put(uint8_t *p, int64_t v) {
     return p;
 }
 
-/* A zigzag value below 2^14 as it is written, in the low bytes of a word. */
+/* A zigzag value below 2^14 as it is written in one or two bytes, in the low bytes of a word. */
+TL_INLINE uint64_t tl_varint_zigzag_in(uint64_t u, unsigned bytes) { return bytes == 1 ? u : (u & 0x7f) | 0x80 | (u << 1 & 0x7f00); }
+
 TL_INLINE uint64_t tl_varint_zigzag_word(uint32_t u, unsigned *bytes) {
     *bytes = u < 0x80 ? 1 : 2;
-    return u < 0x80 ? u : (u & 0x7f) | 0x80 | (u >> 7) << 8;
+    return tl_varint_zigzag_in(u, *bytes);
 }
 
 /* The same of a value below 8192. */
