@@ -132,8 +132,9 @@ class Context:
         print(f"  {text}", file=sys.stderr, flush=True)
 
     def warm_memory(self) -> None:
-        """Leaves memory free for the page cache that was touched a moment ago. A virtual machine may have given the rest
-        back to its host, and then the first touch of a page costs it up to 10 us, which says nothing about tidelog."""
+        """Leaves memory free for the page cache that was touched a moment ago. A virtual machine may have given the
+        rest back to its host, and then the first touch of a page costs it up to 10 us, which says nothing about
+        tidelog."""
         piece = bytes(512 << 10)  # as large as the pieces in which segments grow, since pages are kept by such sizes
         with tempfile.TemporaryFile(dir=self.work, buffering=0) as file:
             for _ in range(self.size(1024, 2)):

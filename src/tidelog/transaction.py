@@ -69,9 +69,7 @@ class Transaction(NativeTransaction):
 
     def _begin(self, producer: Producer, consumers: Sequence[Consumer[Any]], timeout_ms: int, level: str) -> bool:
         assert producer._named is not None
-        return self._attach(
-            producer, producer._named, consumers, timeout_ms, level == "synced", producer._linger > 0
-        )
+        return self._attach(producer, producer._named, consumers, timeout_ms, level == "synced", producer._linger > 0)
 
     if TYPE_CHECKING:
 
