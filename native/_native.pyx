@@ -44,6 +44,7 @@ from tidelog.errors import Closed, DecodeError, Fenced, NotSupported, SchemaMism
 
 include "glue/errors.pxi"
 include "glue/memory.pxi"
+include "glue/pool.pxi"
 include "glue/primitives.pxi"
 include "glue/headers.pxi"
 include "glue/channelled.pxi"

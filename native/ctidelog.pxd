@@ -84,7 +84,7 @@ cdef extern from "tidelog/index.h" nogil:
 
 cdef extern from "tidelog/clock.h" nogil:
     ctypedef struct tl_clock:
-        pass
+        int64_t monotonic_ms
 
     int64_t tl_clock_ms(tl_clock *clock)
 
@@ -375,7 +375,7 @@ cdef extern from "tidelog/log.h" nogil:
                                 tl_appended *result, tl_error *err)
     void tl_partition_expect_id(tl_partition *partition, const void *id, size_t size_bytes, tl_message_id *out)
     int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const tl_message_id *id,
-                                   tl_appended *result, tl_error *err)
+                                   int64_t now_ms, tl_appended *result, tl_error *err)
     int tl_partition_append_one_named(tl_partition *partition, const tl_message *message, const tl_producer *producer,
                                       tl_appended *result, tl_error *err)
     bint tl_partition_is_locked(const tl_partition *partition)

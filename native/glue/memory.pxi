@@ -30,6 +30,7 @@ cdef extern from *:
     }
     """
     bytes glue_bytes(const uint8_t *start, Py_ssize_t size_bytes)
+    PyObject *owned_bytes "glue_bytes"(const uint8_t *start, Py_ssize_t size_bytes) except NULL
 
 cdef object _numpy = None  # imported at the first array: `import tidelog` must not pay for it
 
@@ -133,12 +134,11 @@ cdef list _pins = [None] * PINS
 cdef object _pinned_value = None
 
 
-cdef inline object pinned(object value, int64_t size_bytes):
-    """`value`; if it is small, it lives until the next one is made, so that its pool of objects is not given back."""
+cdef inline void pin(PyObject *value, int64_t size_bytes):
+    """If it is small, it lives until the next one is made, so that its pool of objects is not given back."""
     global _pinned_value
     if size_bytes <= SMALL_BYTES:
-        _pinned_value = value
-    return value
+        _pinned_value = <object>value
 
 
 cdef int pin_some(list values) except -1:

@@ -13,7 +13,6 @@ Position.__doc__ = "Where a message stands: `partition` (int) and logical `offse
 
 
 @cython.no_gc
-@cython.freelist(256)
 cdef class Message:
     """A message as it was received. Its value is decoded when it is first asked for and kept.
 
@@ -22,11 +21,11 @@ cdef class Message:
 
     # Not looked at by the garbage collector, which saves a seventh of the cost of a message: bytes cannot refer back to it.
     # _Decoded holds values that can.
-    cdef _Chunk chunk
     cdef size_t index
     cdef uint32_t run
-    # The last field, see put_value(). Short bytes are here from the start: that costs as much as making them when
+    # The last fields, see put_value() and pool.pxi. Short bytes are here from the start: that costs as much as making them when
     # they are asked for, and what has no getter is read by the interpreter without a call.
+    cdef _Chunk chunk
     cdef object held
 
     @property
@@ -172,6 +171,10 @@ cdef int put_value(type owner) except -1:
 
 
 put_value(Message)
+glue_pool_of(&glue_messages, <PyTypeObject *>Message, 2, glue_let_message_go)
+
+cdef extern from *:
+    Message glue_message(PyObject *chunk, PyObject *held)
 
 
 @cython.final
@@ -250,21 +253,29 @@ def message_again(Message message, int failed, /):
     return again
 
 
+cdef Message new_decoded(_Chunk chunk, size_t index, size_t run):
+    cdef _Decoded message = _Decoded.__new__(_Decoded)
+    message.chunk = chunk
+    message.index = index
+    message.run = <uint32_t>run
+    return message
+
+
 cdef inline Message new_message(_Chunk chunk, size_t index, size_t run):
     cdef tl_record *record
     cdef Message message
+    cdef PyObject *held = <PyObject *>None
     if chunk.runs[run].decoded:
-        message = _Decoded.__new__(_Decoded)
+        return new_decoded(chunk, index, run)
+    record = &chunk.c.records[index]
+    if record.value_bytes > HELD_BYTES:
+        return new_decoded(chunk, index, run)
+    if record.value_bytes >= 0:
+        held = owned_bytes(chunk.c.bytes + record.value_at, record.value_bytes)
+        pin(held, record.value_bytes)
     else:
-        record = &chunk.c.records[index]
-        if record.value_bytes > HELD_BYTES:
-            message = _Decoded.__new__(_Decoded)
-        else:
-            message = Message.__new__(Message)
-            if record.value_bytes >= 0:
-                message.held = pinned(glue_bytes(chunk.c.bytes + record.value_at, record.value_bytes),
-                                      record.value_bytes)
-    message.chunk = chunk
+        Py_INCREF(None)
+    message = glue_message(<PyObject *>chunk, held)
     message.index = index
     message.run = <uint32_t>run
     return message

@@ -5,20 +5,18 @@
 # thread may use it, and waiting for the disk releases the GIL.
 
 @cython.no_gc
-@cython.freelist(256)
 cdef class Receipt:
     """What `send` answers: where the message went. Complete on return in the embedded engine.
 
     Of several messages `partition` and `offset` are those of the last one; -1 when there was none.
     """
 
-    # One field for the three: every one that stays None costs two counts of None's references.
-    cdef object where          # Partition of one run; tuple of _Part: of several; None: nothing was sent
     cdef int64_t at            # offset of the last message
     cdef int64_t total         # messages
     cdef uint64_t tail
     cdef int32_t number        # partition of the last message
     cdef bint repeated         # of one message: it was in the log already
+    cdef object where          # Partition of one run; tuple of _Part: of several; None: nothing was sent. The last field
 
     @property
     def partition(self):
@@ -127,6 +125,22 @@ cdef class Receipt:
         if self.total == 1:
             return f"<Receipt partition {self.number} offset {self.at}>"
         return f"<Receipt of {self.total} messages, the last in partition {self.number} at offset {self.at}>"
+
+
+glue_pool_of(&glue_receipts, <PyTypeObject *>Receipt, 1, glue_let_receipt_go)
+
+cdef extern from *:
+    Receipt glue_receipt(PyObject *where)
+
+
+cdef inline Receipt new_receipt(PyObject *where, int64_t at, int64_t total, uint64_t tail, int32_t number, bint repeated):
+    cdef Receipt receipt = glue_receipt(where)
+    receipt.at = at
+    receipt.total = total
+    receipt.tail = tail
+    receipt.number = number
+    receipt.repeated = repeated
+    return receipt
 
 
 cdef struct _Place:

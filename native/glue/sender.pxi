@@ -149,7 +149,7 @@ cdef class Sender(_Outlet):
             self.sticky_left += value_bytes
             return self.send_one(value, &_NOTHING)
         self.sample(&message, 1, number, NULL)
-        return self.receipt_at(number, &result)
+        return self.receipt_at(number, &result, False)
 
     @cython.final
     cdef inline Receipt send_alone(self, PyObject *value):
@@ -166,15 +166,10 @@ cdef class Sender(_Outlet):
         return call_slowly(_slow_send, self, values, 1, names)
 
     @cython.final
-    cdef inline Receipt receipt_at(self, uint32_t number, const tl_appended *result):
+    cdef inline Receipt receipt_at(self, uint32_t number, const tl_appended *result, bint repeated):
         """Of one message."""
-        cdef Receipt receipt = Receipt.__new__(Receipt)
-        receipt.where = <object>_list_item(<PyObject *>self.handles, number)
-        receipt.at = result.base_offset
-        receipt.total = 1
-        receipt.tail = result.tail
-        receipt.number = <int32_t>number
-        return receipt
+        return new_receipt(_list_item(<PyObject *>self.handles, number), result.base_offset, 1, result.tail,
+                           <int32_t>number, repeated)
 
     @cython.final
     cdef Receipt send_one(self, PyObject *value, const Given *given):
@@ -255,7 +250,8 @@ cdef class Sender(_Outlet):
         if self.named is not None or id_at != NULL:
             code = TL_EAGAIN
             if self.named is None:
-                code = tl_partition_append_one_id(self.natives[number], &message, &hashed, &result, &err)
+                code = tl_partition_append_one_id(self.natives[number], &message, &hashed,
+                                                  self.clock.monotonic_ms if given.timestamp == NULL else -1, &result, &err)
                 repeated = result.duplicates
             elif id_at == NULL and self.transacting is None and self.producing.sequence < 0:
                 self.check_sender()
@@ -282,9 +278,7 @@ cdef class Sender(_Outlet):
                 fail(code, &err)
         if not repeated:
             self.sample(&message, 1, number, NULL)
-        cdef Receipt receipt = self.receipt_at(number, &result)
-        receipt.repeated = repeated
-        return receipt
+        return self.receipt_at(number, &result, repeated)
 
     def send_many(self, values, *, keys=None, headers=None, ids=None, partition=None, timestamp=None):
         """Appends many messages, in order within each partition, and returns one Receipt for all.

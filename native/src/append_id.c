@@ -53,7 +53,7 @@ __attribute__((noinline)) static bool fill(tl_ids_window *window, const tl_messa
 
 /* Under the lock. */
 static int append_locked(tl_partition *partition, const tl_message *message, const tl_message_id *id, const tl_frame *frame,
-                         tl_room *where, tl_appended *result, tl_error *err) {
+                         int64_t now_ms, tl_room *where, tl_appended *result, tl_error *err) {
     tl_cold *cold = partition->cold;
     struct tl_ids *ids = partition->ids;
     uint64_t tail = partition->hot->tail;
@@ -61,7 +61,7 @@ static int append_locked(tl_partition *partition, const tl_message *message, con
     if (TL_UNLIKELY(ids == NULL || file == 0 || ids->file != file || __atomic_load_n(&cold->ids_complete, __ATOMIC_RELAXED) != tail))
         return TL_EAGAIN;
     tl_ids_rule rule;
-    if (TL_UNLIKELY(!tl_ids_rule_at(partition, tl_clock_monotonic_ms(&ids->clock), &rule) || rule.count == 0))
+    if (TL_UNLIKELY(!tl_ids_rule_at(partition, now_ms < 0 ? tl_ids_now_ms() : now_ms, &rule) || rule.count == 0))
         return TL_EAGAIN;
     int status = tl_append_room(partition, frame->bytes, 1, TL_APPEND_TRY, where, err);
     if (TL_UNLIKELY(status < 0))
@@ -94,8 +94,8 @@ void tl_partition_expect_id(tl_partition *partition, const void *id, size_t byte
         tl_ids_prefetch(&near, out);
 }
 
-int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const tl_message_id *id, tl_appended *result,
-                               tl_error *err) {
+int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const tl_message_id *id, int64_t now_ms,
+                               tl_appended *result, tl_error *err) {
     const tl_frame frame = tl_batch_frame(message);
     if (TL_UNLIKELY(frame.bytes > TL_TRY_MOST_BYTES || __atomic_load_n(&partition->hot->late, __ATOMIC_RELAXED) != 0))
         return TL_EAGAIN;
@@ -105,7 +105,7 @@ int tl_partition_append_one_id(tl_partition *partition, const tl_message *messag
     TL_POINT("append_id.locked");
     tl_room where;
     where.looked = 0;
-    status = append_locked(partition, message, id, &frame, &where, result, err);
+    status = append_locked(partition, message, id, &frame, now_ms, &where, result, err);
     tl_append_unlock(partition, &where);
     result->next_offset = result->base_offset + 1;
     return status;

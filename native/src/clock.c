@@ -19,19 +19,15 @@ static bool counter_is_steady(void) {
 }
 #endif
 
-static int64_t ask(tl_clock *clock, int64_t (*now)(void)) {
+int64_t tl_clock_ask(tl_clock *clock) {
 #if defined(__x86_64__) && !defined(TL_TEST) /* tests replace the clock behind tl_os and want to be asked every time */
     clock->cycles = __builtin_ia32_rdtsc();
-    int64_t now_ns = now();
-    clock->now_ms = now_ns / 1000000;
+    int64_t now_ns = tl_os->now_ns();
     clock->left = counter_is_steady() ? (uint64_t)(1000000 - now_ns % 1000000) : 0;
-    return clock->now_ms;
 #else
+    int64_t now_ns = tl_os->now_ns();
     clock->left = 0;
-    return clock->now_ms = now() / 1000000;
 #endif
+    clock->monotonic_ms = tl_os->monotonic_ns() / 1000000;
+    return clock->now_ms = now_ns / 1000000;
 }
-
-int64_t tl_clock_ask(tl_clock *clock) { return ask(clock, tl_os->now_ns); }
-
-int64_t tl_clock_ask_monotonic(tl_clock *clock) { return ask(clock, tl_os->monotonic_ns); }

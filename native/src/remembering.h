@@ -1,13 +1,12 @@
 /* What do the files that remember message ids of a partition share?
  *
- * Private to the files that append, and to ids_*.c. Imports handles.h, ids.h, clock.h. The map of the window is changed by whoever
+ * Private to the files that append, and to ids_*.c. Imports handles.h, ids.h. The map of the window is changed by whoever
  * holds both the partition's `producers_mutex` and its lock, and used by whoever holds one of them; the window itself is
  * written under the lock only. */
 #ifndef TIDELOG_SRC_REMEMBERING_H
 #define TIDELOG_SRC_REMEMBERING_H
 
 #include "handles.h"
-#include "tidelog/clock.h"
 #include "tidelog/ids.h"
 
 #define TL_IDS_NEAR_BYTES (64u << 10) /* so far behind a caller that holds the lock catches up by itself */
@@ -17,7 +16,6 @@ struct tl_ids {
     tl_ids_window window;
     uint32_t file;    /* its number */
     int64_t epoch_ms; /* monotonic time at which its clock stands at 0 */
-    tl_clock clock;   /* guarded by the partition's lock */
 };
 
 /* --- ids_file.c --- */

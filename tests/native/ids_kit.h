@@ -203,7 +203,7 @@ static inline int kit_sent_send(kit_ids *f, kit_sent *s, unsigned flags, tl_appe
     memset(s->duplicate, 0xff, sizeof s->duplicate);
     if (s->count == 1 && s->name[0] != 0 && (flags & TL_APPEND_TRY) != 0 && kit_below(2) == 0) {
         /* the path of `send` */
-        int status = tl_partition_append_one_id(f->partition, s->message, s->id, result, &kit_error);
+        int status = tl_partition_append_one_id(f->partition, s->message, s->id, -1, result, &kit_error);
         s->offset[0] = result->base_offset;
         s->duplicate[0] = (uint8_t)result->duplicates;
         if (status != TL_EAGAIN)

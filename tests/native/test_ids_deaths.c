@@ -194,7 +194,7 @@ static void check_nothing_after(const kit_ids *f, uint64_t tail) {
 static void send_again(kit_ids *f, kit_sent *one, tl_appended *result) {
     int status = TL_EAGAIN;
     for (unsigned tries = 0; status == TL_EAGAIN && tries < 10000; tries++) /* the housekeeper may have the lock */
-        status = tl_partition_append_one_id(f->partition, one->message, one->id, result, &kit_error);
+        status = tl_partition_append_one_id(f->partition, one->message, one->id, -1, result, &kit_error);
     CHECK(status == TL_OK && result->duplicates == 1 && result->base_offset == 0);
 }
 

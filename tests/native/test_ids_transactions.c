@@ -68,7 +68,7 @@ static answer send_id(kit *k, tl_transaction *transaction, uint64_t number) {
     tl_appended appended;
     int status = TL_EAGAIN;
     if (transaction == NULL && number % 2 == 0) { /* the path of `send` */
-        status = tl_partition_append_one_id(partition, &message, &id, &appended, &kit_error);
+        status = tl_partition_append_one_id(partition, &message, &id, -1, &appended, &kit_error);
         offset = appended.base_offset;
         duplicate = (uint8_t)appended.duplicates;
     }

@@ -65,7 +65,7 @@ static int append(tl_partition *to, const letter *what, tl_message *message, tl_
         message->headers_bytes = header_of(what->id, header);
         tl_ids_hash(tl_ids_key(to), what->id, strlen(what->id), &id);
         if (what->producer == NULL) {
-            int status = tl_partition_append_one_id(to, message, &id, appended, err);
+            int status = tl_partition_append_one_id(to, message, &id, -1, appended, err);
             if (status != TL_EAGAIN)
                 return status;
         }

@@ -12,10 +12,10 @@ typedef struct tl_clock {
     uint64_t cycles; /* read just before the kernel was asked */
     uint64_t left;   /* nanoseconds the answer was good for then; 0: always ask */
     int64_t now_ms;
+    int64_t monotonic_ms; /* by the monotonic clock, at the same moment */
 } tl_clock;
 
 int64_t tl_clock_ask(tl_clock *clock);
-int64_t tl_clock_ask_monotonic(tl_clock *clock);
 
 TL_INLINE bool tl_clock_holds(const tl_clock *clock) {
 #if defined(__x86_64__)
@@ -27,9 +27,5 @@ TL_INLINE bool tl_clock_holds(const tl_clock *clock) {
 
 /* The wall clock. */
 TL_INLINE int64_t tl_clock_ms(tl_clock *clock) { return tl_clock_holds(clock) ? clock->now_ms : tl_clock_ask(clock); }
-/* The monotonic clock; a tl_clock is asked for one of them only. */
-TL_INLINE int64_t tl_clock_monotonic_ms(tl_clock *clock) {
-    return tl_clock_holds(clock) ? clock->now_ms : tl_clock_ask_monotonic(clock);
-}
 
 #endif
