@@ -14,7 +14,7 @@ Position.__doc__ = "Where a message stands: `partition` (int) and logical `offse
 
 @cython.no_gc
 cdef class Message:
-    """A message as it was received. Its value is decoded when it is first asked for and kept.
+    """A message as it was received. A value that has to be decoded is when it is first asked for, and kept.
 
     `value` raises DecodeError when the stored bytes are not of the channel's type; `raw` never does.
     """

@@ -39,7 +39,7 @@ cdef extern from *:
     }
 
     static inline void glue_pool_give(glue_pool *pool, PyObject *o) {
-    #if !defined(Py_DEBUG) && !defined(Py_TRACE_REFS)
+    #if !defined(Py_DEBUG) && !defined(Py_TRACE_REFS) && !defined(Py_GIL_DISABLED)
         if (Py_IS_TYPE(o, pool->type) && pool->count < GLUE_POOLED) {
             PyObject **owned = glue_owned(pool, o);
             for (size_t i = 0; i < pool->owned; i++)
