@@ -5,7 +5,7 @@ One partition of 1 MiB to 8 GiB (less where the disk has not twice that free; th
 many pairs as elsewhere. Up to 32 MiB each sample has a partition of its own, since samples would make it grow: filled,
 then sent a sample that does not count; from 64 MiB on all go to one, which is synced after filling, so that writing
 back what filled it does not count as the cost of size. (The small ones are not: a sync also writes the pages that were
-made ready for the next 8 MiB at most, and to touch those again costs as much as sending, which samples of all sizes
+made ready for the next 4 MiB at most, and to touch those again costs as much as sending, which samples of all sizes
 must have behind them, or none.) Memory is touched first, so that a virtual machine which hands it back to its host does
 not count either. Filling goes by `send_many` of 64 KiB values. The verdict is the largest deviation of a size's ratio
 from the median of all sizes: at most 10 %.

@@ -12,7 +12,7 @@
 #define BITE_LEAST (128u << 10)
 #define BITE_MOST (512u << 10)
 #define STEP_LEAST (256u << 10) /* half of it is asked for ahead: it must last while the thread wakes up */
-#define STEP_MOST (8u << 20)
+#define STEP_MOST (4u << 20)   /* what was zeroed longer ago is in no cache any more when it is written */
 
 static uint32_t step_of(uint32_t position) {
     uint32_t step = 2 * (position / TL_PAGE) * TL_PAGE;
