@@ -130,6 +130,7 @@ cdef class Sender(_Outlet):
         cdef tl_error err
         cdef Py_ssize_t value_bytes = _bytes_size(value)
         cdef uint32_t number
+        cdef int64_t left
         cdef int code = TL_EAGAIN
         if self.store.is_closed:
             return self.send_one(value, &_NOTHING)
@@ -139,6 +140,7 @@ cdef class Sender(_Outlet):
         message.value = <const uint8_t *>_bytes_at(value)
         message.value_bytes = <int32_t>value_bytes
         message.timestamp_ms = tl_clock_ms(&self.clock)
+        left = self.sticky_left
         number = self.stick(value_bytes)
         if self.named is None:
             code = tl_partition_append_one(self.natives[number], &message, TL_APPEND_TRY, &result, &err)
@@ -146,7 +148,7 @@ cdef class Sender(_Outlet):
             self.check_sender()
             code = tl_partition_append_one_named(self.natives[number], &message, self.producing.producer, &result, &err)
         if code < 0:
-            self.sticky_left += value_bytes
+            self.sticky, self.sticky_left = number, left  # it is chosen again
             return self.send_one(value, &_NOTHING)
         self.sample(&message, 1, number, NULL)
         return self.receipt_at(number, &result, False)

@@ -116,7 +116,7 @@ def test_readme_table_goes_between_its_markers() -> None:
 def test_each_rule_sees() -> None:
     page = ROOT / "docs" / "architecture.md"
     assert len(list(broken_links(page, "[a](nowhere.md) [b](#nowhere) [c](https://example.org)"))) == 3
-    assert len(list(broken_references("`append.c:no_such_function` `nowhere.c:f` `append.c:publish`"))) == 2
+    assert len(list(broken_references("`append.c:no_such_function` `nowhere.c:f` `append.c:tl_end_at`"))) == 2
     assert list(broken_paths("see tests/no-such-lane and tests/native")) == ["tests/no-such-lane: not there"]
     assert not list(broken_links(page, "```text\n[a](nowhere.md)\n```\n"))
     assert mapped("## The file map\n### native/src: the core\n| `a.c` | x |\n") == {"native/src": ["a.c"]}

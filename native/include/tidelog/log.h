@@ -82,8 +82,9 @@ int tl_partition_append_one(tl_partition *partition, const tl_message *message, 
 
 /* What the partition knows an id by, and whatever is needed to look for it is on its way: the earlier the better. */
 void tl_partition_expect_id(tl_partition *partition, const void *id, size_t bytes, struct tl_message_id *out);
-/* The path of `send` with an id, which never waits. `now_ms`: of the monotonic clock, -1: it is asked. TL_OK: it is in (result->duplicates 1: it was in before, and
- * result->base_offset is where). TL_EAGAIN: this needs tl_partition_append, with or without waiting. */
+/* The path of `send` with an id, which never waits. `now_ms`: of the monotonic clock, -1: it is asked. TL_OK: it is in
+ * (result->duplicates 1: it was in before, and result->base_offset is where). TL_EAGAIN: this needs tl_partition_append, with
+ * or without waiting. */
 int tl_partition_append_one_id(tl_partition *partition, const tl_message *message, const struct tl_message_id *id,
                                int64_t now_ms, tl_appended *result, tl_error *err);
 /* The path of `send` as a named producer, which never waits: the next message of its name, without headers, in no
