@@ -25,7 +25,7 @@ inline take() { /* append.c:tl_partition_lock */
 
 inline slot_in_force() { if :: end_tail[0] == at -> k = 0 :: else -> k = 1 fi } /* append.c:tl_end_read */
 
-inline publish() { atomic { tail = at + 2; published[at / 2] = me + 1 } } /* append.c:publish, the store of the tail */
+inline publish() { atomic { tail = at + 2; published[at / 2] = me + 1 } } /* publishing.h:tl_append_publish, the store of the tail */
 
 inline repair() { /* roll.c:tl_partition_repair: wipe_reserved, repair_index */
     atomic {
@@ -100,7 +100,7 @@ proctype Writer(byte me) {
                take();
                if :: over -> repair() :: !over fi;
                if :: tail < 2 * BATCHES -> append() :: else fi;
-               atomic { assert(owner == owner_make(me)); owner = 0 } /* append.c:unlock_and_wake */
+               atomic { assert(owner == owner_make(me)); owner = 0 } /* publishing.h:tl_append_unlock */
            :: tail == 2 * BATCHES -> break
            od;
            break

@@ -50,7 +50,7 @@ inline wake_process() { /* wait.c:wake_process */
 
 inline publish() {
     atomic { owner == 0 || has_died(owner) -> owner = owner_make(me); assert(!is_late[me]) }; /* lock.pml */
-    is_late[me] = true; /* the store of the tail in append.c:publish */
+    is_late[me] = true; /* the store of the tail in publishing.h:tl_append_publish */
 #ifdef BUG_NO_BARRIER_BEFORE_SLEEPERS
     atomic { if :: is_late[me] -> unlock_is_late[me] = true :: else -> owner = 0 fi };
 #else
