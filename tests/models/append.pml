@@ -25,7 +25,8 @@ inline take() { /* append.c:tl_partition_lock */
 
 inline slot_in_force() { if :: end_tail[0] == at -> k = 0 :: else -> k = 1 fi } /* append.c:tl_end_read */
 
-inline publish() { atomic { tail = at + 2; published[at / 2] = me + 1 } } /* publishing.h:tl_append_publish, the store of the tail */
+/* publishing.h:tl_append_publish, the store of the tail */
+inline publish() { atomic { tail = at + 2; published[at / 2] = me + 1 } }
 
 inline repair() { /* roll.c:tl_partition_repair: wipe_reserved, repair_index */
     atomic {
