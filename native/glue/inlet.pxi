@@ -82,7 +82,8 @@ cdef class _Inlet:
     cdef int append(self, uint32_t number, const tl_append *what, bint small, tl_appended *result) except -1:
         """Everything in `what` to one partition. On failure the exception says how many messages are in."""
         cdef tl_partition *native = self.natives[number]
-        cdef bint through = self.synced or (self.through and what.count >= THROUGH_FROM and not self.never_waits)
+        cdef bint many = not small or (what.count >= THROUGH_FROM and not self.never_waits)
+        cdef bint through = self.synced or (self.through and many)
         cdef unsigned flags = TL_APPEND_THROUGH_FILE if through else 0
         cdef tl_error err
         cdef int code = TL_EAGAIN
